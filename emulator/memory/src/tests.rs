@@ -1,0 +1,78 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn a_page_keeps_its_bytes_when_its_translation_is_dropped() {
+    let memory = GuestMemory::new(16 * PAGE_SIZE).unwrap();
+    memory
+        .write_u64(Gpa(0x3008), 0x1122_3344_5566_7788)
+        .unwrap();
+    memory.drop_translations(Pfn(3), 1).unwrap();
+    assert_eq!(memory.read_u64(Gpa(0x3008)).unwrap(), 0x1122_3344_5566_7788);
+}
+
+#[test]
+fn an_access_past_the_end_is_refused_whole() {
+    let memory = GuestMemory::new(PAGE_SIZE).unwrap();
+    assert!(memory.write(Gpa(PAGE_SIZE - 4), &[1; 8]).is_err());
+    assert_eq!(memory.read_u32(Gpa(PAGE_SIZE - 4)).unwrap(), 0);
+    assert!(memory.read_u64(Gpa(u64::MAX - 3)).is_err());
+}
+
+#[test]
+fn memory_above_three_gib_goes_on_at_four() {
+    let memory = GuestMemory::new(LOW_LIMIT + 2 * PAGE_SIZE).unwrap();
+    memory.write_u32(Gpa(HIGH_BASE + PAGE_SIZE), 7).unwrap();
+    assert_eq!(memory.read_u32(Gpa(HIGH_BASE + PAGE_SIZE)).unwrap(), 7);
+    assert!(memory.read_u32(Gpa(LOW_LIMIT)).is_err());
+    assert!(
+        !memory.contains(Gpa(LOW_LIMIT - 8), 16),
+        "no access spans the hole"
+    );
+    assert_eq!(memory.end(), Pfn(HIGH_BASE / PAGE_SIZE + 2));
+    assert_eq!(memory.slots().len(), 2);
+}
+
+#[test]
+fn sizes_that_are_no_pages_are_refused() {
+    for size in [0, 1, PAGE_SIZE + 1, u64::MAX] {
+        assert!(matches!(
+            GuestMemory::new(size),
+            Err(MemoryError::BadSize(_))
+        ));
+    }
+}
+
+#[test]
+fn a_requester_prints_as_lspci_does() {
+    assert_eq!(RequesterId::new(0, 2, 1).to_string(), "00:02.1");
+    assert_eq!(RequesterId(0xff1f).to_string(), "ff:03.7");
+}
+
+proptest! {
+    #[test]
+    fn pages_spanned_agrees_with_counting(start in 0u64..20_000, length in 0u64..20_000) {
+        let counted = (0..length).map(|i| (start + i) / PAGE_SIZE).fold((0, u64::MAX), |(n, last), p| {
+            if p == last { (n, last) } else { (n + 1, p) }
+        }).0;
+        prop_assert_eq!(pages_spanned(start, length), counted);
+    }
+
+    #[test]
+    fn restore_undoes_every_write(writes in prop::collection::vec((0u64..64 * 4096 - 8, any::<u64>()), 0..40),
+                                  split in 0usize..40) {
+        let memory = GuestMemory::new(64 * PAGE_SIZE).unwrap();
+        let split = split.min(writes.len());
+        for (at, value) in &writes[..split] { memory.write_u64(Gpa(*at), *value).unwrap(); }
+        let mut before = vec![0; 64 * 4096];
+        memory.read(Gpa(0), &mut before).unwrap();
+        let image = memory.save().unwrap();
+        for (at, value) in &writes[split..] { memory.write_u64(Gpa(*at), *value).unwrap(); }
+        memory.restore(&image).unwrap();
+        let mut after = vec![0; 64 * 4096];
+        memory.read(Gpa(0), &mut after).unwrap();
+        prop_assert!(before == after);
+    }
+}
