@@ -1,1 +1,162 @@
-//! scenario
+//! One source of choice: the order of device against driver, the timing of
+//! interrupts, accesses that stay in flight, random bytes; and virtual time.
+//!
+//! Every room asks [`Scenario::choose`] and nothing else, so that the same
+//! driver and scenario give the same journal byte for byte.
+#![forbid(unsafe_code)]
+
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use plan::{MAX_FRAME_SIDE, MAX_WORKLOAD, Order, Part, Plan, PlanError, Step};
+
+use journal::Journal;
+use journal::event::{Event, Point};
+use std::cell::RefCell;
+
+/// Virtual nanoseconds that pass with every trap of the driver.
+pub const TIME_PER_TRAP: u64 = 1_000;
+
+/// What changes as a run goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Virtual nanoseconds since the run began.
+    time: u64,
+    /// How many choices were made.
+    choices: u64,
+    /// State of the generator of random bytes.
+    random: u64,
+}
+
+impl State {
+    /// splitmix64 (Steele, Lea and Flood, 2014).
+    fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// The scenario of one run, shared by its rooms.
+#[derive(Debug)]
+pub struct Scenario {
+    plan: Plan,
+    state: RefCell<State>,
+    journal: Journal,
+}
+
+impl Scenario {
+    /// A run by `plan`, told to `journal`.
+    #[must_use]
+    pub fn new(plan: Plan, journal: Journal) -> Self {
+        let state = State {
+            random: plan.seed,
+            ..State::default()
+        };
+        Self {
+            plan,
+            state: RefCell::new(state),
+            journal,
+        }
+    }
+
+    /// The default order, told to a journal in memory: for tests.
+    #[must_use]
+    pub fn for_test() -> Self {
+        Self::new(Plan::default(), Journal::in_memory())
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The journal that every room writes to.
+    #[inline]
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Which of `options` ways is taken at `point`: 0 unless the plan says
+    /// otherwise. A single way is no choice and is not recorded.
+    pub fn choose(&self, point: Point, options: u32) -> u32 {
+        if options <= 1 {
+            return 0;
+        }
+        let mut state = self.state.borrow_mut();
+        let number = state.choices;
+        state.choices += 1;
+        let wanted = match (self.plan.choice(number), point) {
+            (Some(taken), _) => taken,
+            (None, Point::Random) => (state.draw() % u64::from(options)) as u32,
+            (None, _) => self.plan.by_order(point),
+        };
+        // A plan made for another driver may ask for a way that is not there.
+        let taken = wanted.min(options - 1);
+        self.journal.emit(Event::Choice {
+            number,
+            point,
+            options,
+            taken,
+        });
+        taken
+    }
+
+    /// Is an access of this direction to be parted into issue and landing?
+    /// Asked at every access, so it is no recorded choice: only where the
+    /// plan parts accesses does [`Scenario::choose`] decide about each.
+    #[inline]
+    #[must_use]
+    pub fn parts_accesses(&self, write: bool) -> bool {
+        match self.plan.part {
+            Part::None => false,
+            Part::Reads => !write,
+            Part::Writes => write,
+            Part::All => true,
+        }
+    }
+
+    /// Virtual time, nanoseconds.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.state.borrow().time
+    }
+
+    /// Let virtual time pass.
+    pub fn advance(&self, nanoseconds: u64) {
+        let mut state = self.state.borrow_mut();
+        state.time = state.time.saturating_add(nanoseconds);
+        self.journal.set_time(state.time);
+    }
+
+    /// Bytes that a driver may not foresee (RDRAND, security cookies): from
+    /// the seed, so that a run can be repeated.
+    pub fn random(&self) -> u64 {
+        (0..4).fold(0, |bits, _| {
+            bits << 16 | u64::from(self.choose(Point::Random, 1 << 16))
+        })
+    }
+
+    /// How many choices were made so far.
+    #[must_use]
+    pub fn choices(&self) -> u64 {
+        self.state.borrow().choices
+    }
+
+    /// A point to come back to (the journal has its own).
+    #[must_use]
+    pub fn save(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Go back to a point.
+    pub fn restore(&self, state: &State) {
+        self.journal.set_time(state.time);
+        *self.state.borrow_mut() = state.clone();
+    }
+}

@@ -1,0 +1,277 @@
+//! Scenario files.
+
+use journal::event::Point;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// Most steps a workload may have.
+pub const MAX_WORKLOAD: usize = 10_000;
+/// Largest width or height of a frame, pixels.
+pub const MAX_FRAME_SIDE: u32 = 4096;
+/// Most deviations a file may list.
+const MAX_CHOICES: usize = 1_000_000;
+/// No scenario file is longer, bytes.
+const MAX_FILE: usize = 16 << 20;
+
+/// The order of device against driver where no deviation is listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// After a doorbell the device takes one step at each of the driver's
+    /// later traps, and all it can when the driver waits.
+    #[default]
+    Default,
+    /// The device works only while the driver waits.
+    Lazy,
+}
+
+/// Which accesses of the device are parted into issue and landing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// None: every access lands as it is issued.
+    #[default]
+    None,
+    /// Reads of memory.
+    Reads,
+    /// Writes to memory.
+    Writes,
+    /// Both.
+    All,
+}
+
+/// One thing that the machine makes the driver do, through its Escape
+/// interface. Resources are counted from 0 in the order of their creation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Step {
+    /// Create a resource of this size in pixels.
+    Create {
+        /// Pixels a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// Draw and present the frame of the seed plus `frame`.
+    Present {
+        /// Which resource.
+        #[serde(default)]
+        resource: u32,
+        /// Added to the scenario's seed.
+        #[serde(default)]
+        frame: u64,
+    },
+    /// Wait until the resource's frames are done.
+    Wait {
+        /// Which resource.
+        #[serde(default)]
+        resource: u32,
+    },
+    /// Free the resource.
+    Free {
+        /// Which resource.
+        #[serde(default)]
+        resource: u32,
+    },
+}
+
+/// One deviation from the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Choice {
+    /// Which choice of the run, from 0.
+    number: u64,
+    /// Which way to take.
+    take: u32,
+}
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    seed: Option<u64>,
+    #[serde(default)]
+    order: Order,
+    #[serde(default)]
+    part_accesses: Part,
+    #[serde(default)]
+    choice: Vec<Choice>,
+    #[serde(default)]
+    workload: Option<Vec<Step>>,
+}
+
+/// Why a scenario is refused.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// Not the TOML this reads; the message shows line and column.
+    #[error("{0}")]
+    Syntax(#[from] toml::de::Error),
+    /// Longer than any scenario.
+    #[error("the scenario is {0} bytes long; at most {MAX_FILE} are read")]
+    TooLong(usize),
+    /// Too many of something.
+    #[error("{what}: {count} entries; at most {limit} are allowed")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A step that cannot be done.
+    #[error("workload step {step}: {problem}")]
+    Step {
+        /// Which, from 1.
+        step: usize,
+        /// What is wrong, and what to write.
+        problem: String,
+    },
+    /// Two deviations for one choice.
+    #[error("choice {0} is listed twice; keep one")]
+    TwiceChosen(u64),
+}
+
+/// A scenario: everything about a run that is not the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its name, in reports.
+    pub name: String,
+    /// Seed of frames and random bytes.
+    pub seed: u64,
+    /// The order where no deviation is listed.
+    pub order: Order,
+    /// Which accesses are parted.
+    pub part: Part,
+    /// What the driver is made to do.
+    pub workload: Vec<Step>,
+    choices: BTreeMap<u64, u32>,
+}
+
+impl Default for Plan {
+    /// Create a 640 x 480 resource, present a frame, free the resource.
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            seed: 1,
+            order: Order::Default,
+            part: Part::None,
+            workload: vec![
+                Step::Create {
+                    width: 640,
+                    height: 480,
+                },
+                Step::Present {
+                    resource: 0,
+                    frame: 0,
+                },
+                Step::Free { resource: 0 },
+            ],
+            choices: BTreeMap::new(),
+        }
+    }
+}
+
+impl Plan {
+    /// From the text of a scenario file.
+    ///
+    /// # Errors
+    /// [`PlanError`], with the line where there is one.
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        if text.len() > MAX_FILE {
+            return Err(PlanError::TooLong(text.len()));
+        }
+        let file: File = toml::from_str(text)?;
+        let default = Self::default();
+        let workload = file.workload.unwrap_or(default.workload);
+        limit("workload", workload.len(), MAX_WORKLOAD)?;
+        limit("choice", file.choice.len(), MAX_CHOICES)?;
+        check_workload(&workload)?;
+        let mut choices = BTreeMap::new();
+        for Choice { number, take } in file.choice {
+            if choices.insert(number, take).is_some() {
+                return Err(PlanError::TwiceChosen(number));
+            }
+        }
+        Ok(Self {
+            name: file.name.unwrap_or_else(|| "unnamed".to_owned()),
+            seed: file.seed.unwrap_or(default.seed),
+            order: file.order,
+            part: file.part_accesses,
+            workload,
+            choices,
+        })
+    }
+
+    /// The same plan with `number` decided.
+    #[must_use]
+    pub fn with_choice(mut self, number: u64, take: u32) -> Self {
+        self.choices.insert(number, take);
+        self
+    }
+
+    pub(crate) fn choice(&self, number: u64) -> Option<u32> {
+        self.choices.get(&number).copied()
+    }
+
+    /// What the order takes at `point`.
+    pub(crate) fn by_order(&self, point: Point) -> u32 {
+        match (self.order, point) {
+            (Order::Lazy, Point::Device) => 1,
+            // Where accesses are parted, the point is to see them late: they
+            // land when something makes them, or when nothing else is left.
+            (_, Point::Landing | Point::InFlight) => 1,
+            _ => 0,
+        }
+    }
+}
+
+fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), PlanError> {
+    if count > limit {
+        return Err(PlanError::TooMany { what, count, limit });
+    }
+    Ok(())
+}
+
+/// A workload must name resources that exist, and sizes that can.
+fn check_workload(steps: &[Step]) -> Result<(), PlanError> {
+    let mut alive: Vec<bool> = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        let wrong = |problem: String| PlanError::Step {
+            step: at + 1,
+            problem,
+        };
+        match *step {
+            Step::Create { width, height } => {
+                for (what, side) in [("width", width), ("height", height)] {
+                    if side == 0 || side > MAX_FRAME_SIDE {
+                        return Err(wrong(format!(
+                            "{what} = {side}: give 1 to {MAX_FRAME_SIDE} pixels"
+                        )));
+                    }
+                }
+                alive.push(true);
+            }
+            Step::Present { resource, .. } | Step::Wait { resource } | Step::Free { resource } => {
+                match alive.get_mut(resource as usize) {
+                    Some(live) if *live => *live = !matches!(step, Step::Free { .. }),
+                    Some(_) => {
+                        return Err(wrong(format!(
+                            "resource {resource} was freed by an earlier step"
+                        )));
+                    }
+                    None => {
+                        return Err(wrong(format!(
+                            "resource {resource} was not created by an earlier step"
+                        )));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
