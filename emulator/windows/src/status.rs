@@ -1,0 +1,38 @@
+//! NTSTATUS values that this crate returns (ntstatus.h; public constants).
+
+/// STATUS_SUCCESS.
+pub const SUCCESS: u32 = 0;
+/// STATUS_TIMEOUT.
+pub const TIMEOUT: u32 = 0x0000_0102;
+/// STATUS_PENDING.
+pub const PENDING: u32 = 0x0000_0103;
+/// STATUS_BUFFER_OVERFLOW.
+pub const BUFFER_OVERFLOW: u32 = 0x8000_0005;
+/// STATUS_UNSUCCESSFUL.
+pub const UNSUCCESSFUL: u32 = 0xC000_0001;
+/// STATUS_NOT_IMPLEMENTED.
+pub const NOT_IMPLEMENTED: u32 = 0xC000_0002;
+/// STATUS_INVALID_HANDLE.
+pub const INVALID_HANDLE: u32 = 0xC000_0008;
+/// STATUS_INVALID_PARAMETER.
+pub const INVALID_PARAMETER: u32 = 0xC000_000D;
+/// STATUS_NO_SUCH_DEVICE.
+pub const NO_SUCH_DEVICE: u32 = 0xC000_000E;
+/// STATUS_NO_MEMORY.
+pub const NO_MEMORY: u32 = 0xC000_0017;
+/// STATUS_BUFFER_TOO_SMALL.
+pub const BUFFER_TOO_SMALL: u32 = 0xC000_0023;
+/// STATUS_OBJECT_NAME_NOT_FOUND.
+pub const OBJECT_NAME_NOT_FOUND: u32 = 0xC000_0034;
+/// STATUS_INSUFFICIENT_RESOURCES.
+pub const INSUFFICIENT_RESOURCES: u32 = 0xC000_009A;
+/// STATUS_NOT_SUPPORTED.
+pub const NOT_SUPPORTED: u32 = 0xC000_00BB;
+/// STATUS_IMAGE_ALREADY_LOADED.
+pub const IMAGE_ALREADY_LOADED: u32 = 0xC000_010E;
+
+/// NT_SUCCESS: success and informational codes.
+#[must_use]
+pub const fn is_success(status: u32) -> bool {
+    status < 0x8000_0000
+}
