@@ -18,10 +18,10 @@ pub(crate) fn is_rust_mangled(name: &str) -> bool {
     rustc_demangle::try_demangle(name).is_ok()
 }
 
-/// True if a CodeView name has a part that rustc made up because the language
-/// has no name for it: `impl$0` stands for a trait implementation.
+/// True if a CodeView name has a part that rustc made up because CodeView has
+/// no form for it: `impl$0` for a trait implementation, `closure$0`, `tuple$<…>`.
 pub(crate) fn is_made_up(name: &str) -> bool {
-    name.contains("impl$")
+    name.contains('$')
 }
 
 /// The last component of a path written on Windows or Unix.

@@ -123,15 +123,10 @@ impl Builder {
             .dedup_by_key(|public| (public.start, public.name));
         let mut functions = self.sized_functions();
         for function in &mut functions {
-            if names::is_made_up(string(function.name)) {
-                // The first at an address is a Rust name if any is.
-                let first = self.publics.partition_point(|p| p.start < function.start);
-                if let Some(public) = self.publics.get(first)
-                    && public.start == function.start
-                    && public.rust
-                {
-                    function.name = public.name;
-                }
+            if names::is_made_up(string(function.name))
+                && let Some(name) = self.only_rust_name(function.start)
+            {
+                function.name = name;
             }
         }
 
@@ -172,6 +167,17 @@ impl Builder {
             inlined,
             by_name,
         }
+    }
+
+    /// The Rust name that the linker gives the code at `start`. None if there
+    /// are several, of functions that were folded into one: any may be wrong.
+    fn only_rust_name(&self, start: u32) -> Option<Text> {
+        // Sorted by start, Rust names first.
+        let first = self.publics.partition_point(|public| public.start < start);
+        let is_one = |public: &&Public| public.start == start && public.rust;
+        let public = self.publics.get(first).filter(is_one)?;
+        let next = first.checked_add(1).and_then(|next| self.publics.get(next));
+        next.filter(is_one).is_none().then_some(public.name)
     }
 
     /// The functions whose size is known, one for each address.
@@ -428,6 +434,7 @@ mod tests {
         function(&mut builder, 0x20, 0x10, "a::impl$0::drop");
         function(&mut builder, 0x40, 0x10, "a::impl$1::next");
         function(&mut builder, 0x60, 0x10, "a::plain");
+        function(&mut builder, 0x80, 0x10, "a::closure$0");
         builder.public(0x20, "aaa");
         builder.public(
             0x20,
@@ -435,6 +442,8 @@ mod tests {
         );
         builder.public(0x40, "next");
         builder.public(0x60, "_ZN1a5other17h0123456789abcdefE");
+        builder.public(0x80, "_ZN1a5other17h0123456789abcdefE");
+        builder.public(0x80, "_ZN1a6folded17h0123456789abcdefE");
         let index = builder.build(&BTreeMap::new());
 
         assert_eq!(
@@ -443,6 +452,7 @@ mod tests {
         );
         assert_eq!(name_at(&index, 0x40).as_deref(), Some("a::impl$1::next"));
         assert_eq!(name_at(&index, 0x60).as_deref(), Some("a::plain"));
+        assert_eq!(name_at(&index, 0x80).as_deref(), Some("a::closure$0"));
     }
 
     #[test]
