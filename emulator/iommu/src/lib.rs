@@ -1,1 +1,21 @@
-//! iommu
+//! The IOMMU, and a device's only way to memory.
+//!
+//! [`Unit`] is a VT-d remapping unit (Intel's specification, rev. 4.1, legacy
+//! mode): registers, invalidation queue, IOTLB, fault records. Its tables lie
+//! in guest memory and are programmed by whoever plays the OS, so they can be
+//! wrong in every way that real ones are. [`Dma`] is what a device gets: it
+//! translates at every access and never hands out a host pointer.
+#![forbid(unsafe_code)]
+
+mod bus;
+mod dma;
+mod fault;
+mod in_flight;
+mod translate;
+mod unit;
+
+pub use bus::{Bus, BusState, Message};
+pub use dma::{Dma, Issued, Landing, Slices};
+pub use fault::{Fault, FaultReason};
+pub use translate::{Env, Request, Translate, Translation, is_interrupt_address};
+pub use unit::{REGISTER_BASE, REGISTER_SIZE, Unit, UnitState};

@@ -1,0 +1,102 @@
+//! The remapping unit as one room.
+
+use crate::bus::{Bus, BusState, Message};
+use crate::dma::Dma;
+use crate::fault::Fault;
+use crate::translate::{Env, Request, Translate, Translation};
+use memory::{Gpa, RequesterId};
+use std::cell::RefCell;
+
+/// Guest-physical address of the register file, as on q35.
+pub const REGISTER_BASE: u64 = 0xfed9_0000;
+/// Bytes of the register file.
+pub const REGISTER_SIZE: u64 = 0x1000;
+
+/// placeholder
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Vtd;
+impl Translate for Vtd {
+    fn translate(&mut self, _env: Env<'_>, request: Request) -> Result<Translation, Fault> {
+        Ok(Translation {
+            gpa: Gpa(request.iova.0),
+            generation: 0,
+            cached: false,
+        })
+    }
+    fn peek(&self, _env: Env<'_>, request: Request) -> Option<Gpa> {
+        Some(Gpa(request.iova.0))
+    }
+}
+
+/// State of a [`Unit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitState {
+    vtd: Vtd,
+    bus: BusState,
+}
+
+/// A VT-d remapping unit: register file, caches, accesses in flight, messages
+/// sent.
+#[derive(Debug)]
+pub struct Unit {
+    vtd: RefCell<Vtd>,
+    bus: Bus,
+}
+
+impl Default for Unit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Unit {
+    /// A unit after reset: translation off, nothing cached.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            vtd: RefCell::new(Vtd::default()),
+            bus: Bus::default(),
+        }
+    }
+
+    /// The CPU reads `size` bytes at `offset` of the register file.
+    pub fn mmio_read(&self, _env: Env<'_>, _offset: u64, _size: u8) -> u64 {
+        0
+    }
+
+    /// The CPU writes `size` (4 or 8) bytes at `offset`. The invalidation
+    /// queue is processed before this returns.
+    pub fn mmio_write(&self, _env: Env<'_>, _offset: u64, _size: u8, _value: u64) {}
+
+    /// A device's way to memory. `bus_master`: is Bus Master Enable set?
+    pub fn dma<'a>(&'a self, env: Env<'a>, device: RequesterId, bus_master: bool) -> Dma<'a> {
+        Dma::new(env, &self.vtd, &self.bus, device, bus_master)
+    }
+
+    /// The interrupts sent since the last call, of devices and of the unit
+    /// itself, oldest first.
+    pub fn take_messages(&self) -> Vec<Message> {
+        std::mem::take(&mut *self.bus.messages.borrow_mut())
+    }
+
+    /// Accesses that were issued and have not landed.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.bus.in_flight.borrow().pending()
+    }
+
+    /// A point to come back to.
+    #[must_use]
+    pub fn save(&self) -> UnitState {
+        UnitState {
+            vtd: self.vtd.borrow().clone(),
+            bus: self.bus.save(),
+        }
+    }
+
+    /// Go back to a point.
+    pub fn restore(&self, state: &UnitState) {
+        self.vtd.borrow_mut().clone_from(&state.vtd);
+        self.bus.restore(&state.bus);
+    }
+}
