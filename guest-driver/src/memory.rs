@@ -1,0 +1,163 @@
+//! The two kinds of memory the device reaches: contiguous blocks (rings,
+//! commands) and page lists (backing). Neither frees itself when dropped:
+//! when it may go back is the device's word, not the scope's end.
+
+use core::ptr;
+
+use crate::callbacks::Callbacks;
+use crate::nt::{
+    MmMapLockedPagesSpecifyCache, MmUnmapLockedPages, Result, device_address, whole_pages,
+};
+use crate::spec::gpu::MemEntry;
+use crate::spec::nt::{
+    Handle, KERNEL_MODE, MDL_MAPPING_NO_EXECUTE, MM_CACHED, Mdl, NORMAL_PAGE_PRIORITY, PAGE_SIZE,
+    STATUS_INSUFFICIENT_RESOURCES,
+};
+
+/// A contiguous block from DxgkCbAllocateContiguousMemory.
+#[derive(Clone, Copy)]
+pub struct Contiguous {
+    handle: Handle,
+    /// Kernel address, page-aligned.
+    pub base: *mut u8,
+    /// The device's address of it.
+    pub device_address: u64,
+    /// Bytes, whole pages.
+    pub bytes: usize,
+}
+
+impl Contiguous {
+    /// Allocates and zeroes at least `bytes`.
+    #[inline(never)]
+    pub fn allocate(callbacks: &Callbacks, bytes: usize) -> Result<Self> {
+        let bytes = whole_pages(bytes);
+        let (handle, base) = callbacks.allocate_contiguous(bytes)?;
+        // SAFETY: fresh memory of that size; its contents are undefined, and
+        // the device must not see what was there before.
+        unsafe { ptr::write_bytes(base, 0, bytes) };
+        Ok(Self {
+            handle,
+            base,
+            device_address: device_address(base),
+            bytes,
+        })
+    }
+
+    /// Gives it back; the device must be done with it.
+    #[inline(never)]
+    pub fn release(self, callbacks: &Callbacks) -> Result<()> {
+        callbacks.free_contiguous(self.handle)
+    }
+}
+
+/// A page list from DxgkCbAllocatePagesForMdl.
+#[derive(Clone, Copy)]
+pub struct Pages {
+    handle: Handle,
+    mdl: *mut Mdl,
+}
+
+impl Pages {
+    /// Allocates `bytes`, whole pages.
+    #[inline(never)]
+    pub fn allocate(callbacks: &Callbacks, bytes: usize) -> Result<Self> {
+        let (handle, mdl) = callbacks.allocate_pages(bytes)?;
+        let pages = Self { handle, mdl };
+        // SAFETY: dxgkrnl returned a live MDL.
+        let (count, offset) = unsafe { ((*mdl).byte_count, (*mdl).byte_offset) };
+        // dxgkrnl never allocates part of what was asked for, but a short
+        // list would put the device where it must not be.
+        if count as usize != bytes || offset != 0 {
+            let _ = pages.release(callbacks);
+            return Err(STATUS_INSUFFICIENT_RESOURCES);
+        }
+        Ok(pages)
+    }
+
+    /// Pages in the list, from the byte count: `Mdl::size` wraps.
+    pub fn count(&self) -> usize {
+        // SAFETY: live until `release`.
+        let (bytes, offset) = unsafe { ((*self.mdl).byte_count, (*self.mdl).byte_offset) };
+        (bytes as usize + offset as usize).div_ceil(PAGE_SIZE)
+    }
+
+    /// Page frame number of page `index`, which must be below `count`.
+    fn frame(&self, index: usize) -> u64 {
+        // SAFETY: the PFN array follows the header and has `count` entries.
+        unsafe { self.mdl.add(1).cast::<u64>().add(index).read() }
+    }
+
+    /// The list as device addresses, neighbours merged (the domain is 1:1:
+    /// the frame's number is the device's page number).
+    pub fn entries(&self) -> Entries<'_> {
+        Entries {
+            pages: self,
+            next: 0,
+            count: self.count(),
+        }
+    }
+
+    /// Maps the pages into kernel space.
+    #[inline(never)]
+    pub fn map(&self) -> Result<*mut u8> {
+        // SAFETY: the MDL's pages are locked; one mapping at a time is made.
+        let address = unsafe {
+            MmMapLockedPagesSpecifyCache(
+                self.mdl,
+                KERNEL_MODE,
+                MM_CACHED,
+                ptr::null_mut(),
+                0,
+                NORMAL_PAGE_PRIORITY | MDL_MAPPING_NO_EXECUTE,
+            )
+        };
+        if address.is_null() {
+            return Err(STATUS_INSUFFICIENT_RESOURCES);
+        }
+        Ok(address.cast())
+    }
+
+    /// Undoes [`map`](Self::map).
+    #[inline(never)]
+    pub fn unmap(&self, address: *mut u8) {
+        // SAFETY: `address` came from `map` and is unmapped once.
+        unsafe { MmUnmapLockedPages(address.cast(), self.mdl) }
+    }
+
+    /// Gives the pages back; unmapped, and the device done with them.
+    #[inline(never)]
+    pub fn release(self, callbacks: &Callbacks) -> Result<()> {
+        callbacks.free_pages(self.handle)
+    }
+}
+
+/// Runs of contiguous pages of a [`Pages`].
+pub struct Entries<'a> {
+    pages: &'a Pages,
+    next: usize,
+    count: usize,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = MemEntry;
+
+    fn next(&mut self) -> Option<MemEntry> {
+        if self.next >= self.count {
+            return None;
+        }
+        let first = self.pages.frame(self.next);
+        let mut run = 1;
+        while self.next + run < self.count
+            && self.pages.frame(self.next + run) == first + run as u64
+        {
+            run += 1;
+        }
+        self.next += run;
+        Some(MemEntry {
+            address: first * PAGE_SIZE as u64,
+            // A resource is at most 64 MiB.
+            length: (run * PAGE_SIZE) as u32,
+            padding: 0,
+        })
+    }
+}
