@@ -11,8 +11,10 @@ mod bus;
 mod dma;
 mod fault;
 mod in_flight;
+pub mod spec;
 mod translate;
 mod unit;
+mod vtd;
 
 pub use bus::{Bus, BusState, Message};
 pub use dma::{Dma, Issued, Landing, Slices};

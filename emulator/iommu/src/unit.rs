@@ -2,31 +2,15 @@
 
 use crate::bus::{Bus, BusState, Message};
 use crate::dma::Dma;
-use crate::fault::Fault;
-use crate::translate::{Env, Request, Translate, Translation};
-use memory::{Gpa, RequesterId};
+use crate::translate::Env;
+use crate::vtd::Vtd;
+use memory::RequesterId;
 use std::cell::RefCell;
 
 /// Guest-physical address of the register file, as on q35.
 pub const REGISTER_BASE: u64 = 0xfed9_0000;
 /// Bytes of the register file.
 pub const REGISTER_SIZE: u64 = 0x1000;
-
-/// placeholder
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Vtd;
-impl Translate for Vtd {
-    fn translate(&mut self, _env: Env<'_>, request: Request) -> Result<Translation, Fault> {
-        Ok(Translation {
-            gpa: Gpa(request.iova.0),
-            generation: 0,
-            cached: false,
-        })
-    }
-    fn peek(&self, _env: Env<'_>, request: Request) -> Option<Gpa> {
-        Some(Gpa(request.iova.0))
-    }
-}
 
 /// State of a [`Unit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,13 +44,18 @@ impl Unit {
     }
 
     /// The CPU reads `size` bytes at `offset` of the register file.
-    pub fn mmio_read(&self, _env: Env<'_>, _offset: u64, _size: u8) -> u64 {
-        0
+    #[must_use]
+    pub fn mmio_read(&self, _env: Env<'_>, offset: u64, size: u8) -> u64 {
+        self.vtd.borrow().mmio_read(offset, size)
     }
 
     /// The CPU writes `size` (4 or 8) bytes at `offset`. The invalidation
     /// queue is processed before this returns.
-    pub fn mmio_write(&self, _env: Env<'_>, _offset: u64, _size: u8, _value: u64) {}
+    pub fn mmio_write(&self, env: Env<'_>, offset: u64, size: u8, value: u64) {
+        self.vtd
+            .borrow_mut()
+            .mmio_write(env, &self.bus, offset, size, value);
+    }
 
     /// A device's way to memory. `bus_master`: is Bus Master Enable set?
     pub fn dma<'a>(&'a self, env: Env<'a>, device: RequesterId, bus_master: bool) -> Dma<'a> {

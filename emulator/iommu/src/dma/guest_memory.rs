@@ -38,7 +38,9 @@ impl<'a> Slices<'a> {
         let length = self.left.min((PAGE_SIZE - self.at.offset()) as usize);
         let translation = self.dma.issue(self.at, length, self.write)?;
         let Ok(slice) = self.dma.env.memory.slice(translation.gpa, length) else {
-            return Err(self.dma.refuse(self.at, self.write, FaultReason::NotMemory));
+            return Err(self
+                .dma
+                .refuse(self.at, length, self.write, FaultReason::NotMemory));
         };
         self.dma.done(self.at, length, self.write, translation);
         self.left -= length;

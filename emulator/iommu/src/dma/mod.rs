@@ -112,7 +112,7 @@ impl<'a> Dma<'a> {
             let (piece, later) = rest.split_at_mut(room.min(rest.len()));
             let translation = self.issue(at, piece.len(), false)?;
             let Ok(slice) = self.env.memory.slice(translation.gpa, piece.len()) else {
-                return Err(self.refuse(at, false, FaultReason::NotMemory));
+                return Err(self.refuse(at, piece.len(), false, FaultReason::NotMemory));
             };
             self.done(at, piece.len(), false, translation);
             slice.copy_to(piece);
@@ -139,7 +139,7 @@ impl<'a> Dma<'a> {
             } else {
                 let translation = self.issue(at, piece.len(), true)?;
                 let Ok(slice) = self.env.memory.slice(translation.gpa, piece.len()) else {
-                    return Err(self.refuse(at, true, FaultReason::NotMemory));
+                    return Err(self.refuse(at, piece.len(), true, FaultReason::NotMemory));
                 };
                 self.done(at, piece.len(), true, translation);
                 slice.copy_from(piece);
@@ -248,7 +248,7 @@ impl<'a> Dma<'a> {
         if !self.bus_master {
             let refused = self.env.journal().name("bus mastering is disabled");
             self.message_event(address, data, Some(refused));
-            return Err(self.refuse(Iova(address), true, FaultReason::BusMasterDisabled));
+            return Err(self.refuse(Iova(address), 4, true, FaultReason::BusMasterDisabled));
         }
         self.send(address, data);
         Ok(())
@@ -275,7 +275,7 @@ impl<'a> Dma<'a> {
     #[inline]
     fn issue(&self, iova: Iova, length: usize, write: bool) -> Result<Translation, Fault> {
         if !self.bus_master {
-            return Err(self.refuse(iova, write, FaultReason::BusMasterDisabled));
+            return Err(self.refuse(iova, length, write, FaultReason::BusMasterDisabled));
         }
         let request = self.request(iova, length, write);
         let result = self.remapping.borrow_mut().translate(self.env, request);
@@ -301,7 +301,7 @@ impl<'a> Dma<'a> {
         match at.checked_add(length as u64) {
             Some(next) => Ok(next),
             None if last => Ok(Iova(0)),
-            None => Err(self.refuse(at, write, FaultReason::AddressBeyond)),
+            None => Err(self.refuse(at, 0, write, FaultReason::AddressBeyond)),
         }
     }
 
@@ -317,7 +317,7 @@ impl<'a> Dma<'a> {
         let length = bytes.len();
         let translation = self.issue(iova, length, write)?;
         if !self.env.memory.contains(translation.gpa, length as u64) {
-            return Err(self.refuse(iova, write, FaultReason::NotMemory));
+            return Err(self.refuse(iova, length, write, FaultReason::NotMemory));
         }
         let token = self.bus.in_flight.borrow_mut().insert(Token {
             device: self.device,
@@ -350,12 +350,12 @@ impl<'a> Dma<'a> {
     #[cold]
     fn write_interrupt(&self, iova: Iova, bytes: &[u8]) -> Result<(), Fault> {
         if !self.bus_master {
-            return Err(self.refuse(iova, true, FaultReason::BusMasterDisabled));
+            return Err(self.refuse(iova, bytes.len(), true, FaultReason::BusMasterDisabled));
         }
         // An interrupt request is a write of one aligned doubleword.
         let data = match <[u8; 4]>::try_from(bytes) {
-            Ok(data) if iova.0 % 4 == 0 => u32::from_le_bytes(data),
-            _ => return Err(self.refuse(iova, true, FaultReason::InterruptRange)),
+            Ok(data) if iova.0.is_multiple_of(4) => u32::from_le_bytes(data),
+            _ => return Err(self.refuse(iova, bytes.len(), true, FaultReason::InterruptRange)),
         };
         let translation = Translation {
             gpa: Gpa(iova.0),
@@ -420,7 +420,7 @@ impl<'a> Dma<'a> {
 
     /// Refuse an access for a reason that is not the remapping unit's.
     #[cold]
-    fn refuse(&self, iova: Iova, write: bool, reason: FaultReason) -> Fault {
+    fn refuse(&self, iova: Iova, length: usize, write: bool, reason: FaultReason) -> Fault {
         let fault = Fault {
             device: self.device,
             context: self.context,
@@ -436,7 +436,7 @@ impl<'a> Dma<'a> {
             reason: reason.code(),
             recorded: false,
         });
-        self.access(iova, 0, write, Outcome::Refused);
+        self.access(iova, length, write, Outcome::Refused);
         fault
     }
 
