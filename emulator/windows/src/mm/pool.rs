@@ -1,0 +1,286 @@
+//! Pool.
+//!
+//! Each block has pages of its own and ends at the end of its last page (to
+//! 16 bytes), as in Windows' special pool: an overrun meets the guard page,
+//! and a freed block leaves the page tables, so that its use faults. A block
+//! of a page or more starts at a page, as on Windows. A device that is given
+//! the page of a block can thus reach that block only; on Windows, small
+//! blocks have neighbours.
+
+use super::frames::count_frames;
+use super::rules::stop;
+use super::space::{self, Region};
+use super::spec::{SYSTEM_RANGE_START, pool as layout};
+use super::{AllocFailure, State, Window, retire, tell_recycled, zero};
+use crate::call::Stop;
+use crate::platform::{Platform, Protection};
+use journal::event::{
+    Allocation, AllocationId, AllocationKind, Certainty, Event, PageRun, StackId,
+};
+use memory::{Gva, PAGE_SIZE};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Freed blocks that are remembered, to tell a double free from a free of
+/// what never was pool.
+const REMEMBERED: usize = 1 << 14;
+
+/// What is asked of pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How much; 0 gives the smallest block.
+    pub bytes: u64,
+    /// Four characters, little-endian.
+    pub tag: u32,
+    /// A power of two, at least 16.
+    pub alignment: u64,
+    /// Clear it?
+    pub zero: bool,
+    /// May it hold code?
+    pub execute: bool,
+}
+
+impl Shape {
+    /// A cleared block of data.
+    #[must_use]
+    pub fn zeroed(bytes: u64, tag: u32) -> Self {
+        Self {
+            bytes,
+            tag,
+            alignment: layout::ALIGNMENT,
+            zero: true,
+            execute: false,
+        }
+    }
+}
+
+/// A live block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Its allocation.
+    pub id: AllocationId,
+    /// Bytes, as asked for.
+    pub size: u64,
+    /// Its tag.
+    pub tag: u32,
+    /// Its frames.
+    pub pages: Vec<PageRun>,
+    /// Who asked for it.
+    pub stack: StackId,
+}
+
+/// A block that was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreedBlock {
+    /// Its allocation.
+    pub id: AllocationId,
+    /// Bytes.
+    pub size: u64,
+    /// Its tag.
+    pub tag: u32,
+    /// Who allocated it.
+    pub allocated: StackId,
+    /// Who freed it.
+    pub freed: StackId,
+}
+
+/// All blocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    blocks: BTreeMap<Gva, Block>,
+    freed: BTreeMap<Gva, FreedBlock>,
+    /// Addresses and ids of `freed`, oldest first.
+    order: VecDeque<(Gva, AllocationId)>,
+}
+
+impl Pool {
+    /// The live block that starts at `address`.
+    #[must_use]
+    pub fn block(&self, address: Gva) -> Option<&Block> {
+        self.blocks.get(&address)
+    }
+
+    /// Live blocks, by address.
+    pub fn blocks(&self) -> impl Iterator<Item = (Gva, &Block)> {
+        self.blocks.iter().map(|(&address, block)| (address, block))
+    }
+
+    /// The freed block that started at `address`, if it is remembered.
+    #[must_use]
+    pub fn freed(&self, address: Gva) -> Option<&FreedBlock> {
+        self.freed.get(&address)
+    }
+
+    fn remember(&mut self, address: Gva, block: FreedBlock) {
+        self.order.push_back((address, block.id));
+        self.freed.insert(address, block);
+        while self.order.len() > REMEMBERED {
+            if let Some((oldest, id)) = self.order.pop_front()
+                && self.freed.get(&oldest).is_some_and(|b| b.id == id)
+            {
+                self.freed.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// Allocate a block.
+///
+/// # Errors
+/// [`AllocFailure`]; nothing is then allocated.
+pub fn allocate(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    shape: Shape,
+) -> Result<Gva, AllocFailure> {
+    let bytes = shape.bytes.max(1);
+    let pages = bytes.div_ceil(PAGE_SIZE);
+    let id = state.next_id()?;
+    let taken = state
+        .frames
+        .allocate(id, pages, Window::ALL, false)
+        .ok_or(AllocFailure::NoFrames { pages })?;
+    tell_recycled(platform, taken.recycled);
+    // Uninitialised pool keeps what the pages held.
+    if shape.zero {
+        zero(platform.memory(), &taken.frames);
+    }
+    let protection = Protection {
+        write: true,
+        execute: shape.execute,
+    };
+    let base = match space::map(state, platform, Region::Pool, &taken.frames, protection) {
+        Ok(base) => base,
+        Err(error) => {
+            let recycled = state.frames.release(&taken.frames);
+            tell_recycled(platform, recycled);
+            return Err(error);
+        }
+    };
+    let alignment = shape.alignment.clamp(layout::ALIGNMENT, PAGE_SIZE);
+    let address = match bytes.checked_next_multiple_of(alignment) {
+        Some(rounded) if rounded < PAGE_SIZE => Gva(base.0 + PAGE_SIZE - rounded),
+        _ => base,
+    };
+    let stack = platform.stack();
+    platform
+        .scenario()
+        .journal()
+        .emit(Event::Allocate(Allocation {
+            id,
+            kind: AllocationKind::Pool,
+            handle: 0,
+            address: address.0,
+            pages: taken.frames.clone(),
+            stack,
+        }));
+    state.pool.freed.remove(&address);
+    let block = Block {
+        id,
+        size: shape.bytes,
+        tag: shape.tag,
+        pages: taken.frames,
+        stack,
+    };
+    state.pool.blocks.insert(address, block);
+    Ok(address)
+}
+
+/// Free the block at `address`. With a `tag`, it must be the block's.
+///
+/// # Errors
+/// BAD_POOL_CALLER; nothing is then freed.
+pub fn free(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    address: Gva,
+    tag: Option<u32>,
+) -> Result<(), Stop> {
+    let Some(block) = state.pool.block(address) else {
+        return Err(no_such_block(state, address));
+    };
+    let plain = |tag: u32| tag & !layout::PROTECTED;
+    if let Some(given) = tag.filter(|&given| plain(given) != plain(block.tag)) {
+        return Err(bad_caller(
+            [0x0a, address.0, u64::from(block.tag), u64::from(given)],
+            Certainty::Documented,
+            format!(
+                "pool block {address} has the tag '{}' and is freed as '{}'",
+                tag_text(block.tag),
+                tag_text(given)
+            ),
+        ));
+    }
+    if let Some(block) = state.pool.blocks.remove(&address) {
+        space::unmap(state, platform, address.page_base());
+        retire(state, platform, block.id, &block.pages);
+        let freed = FreedBlock {
+            id: block.id,
+            size: block.size,
+            tag: block.tag,
+            allocated: block.stack,
+            freed: platform.stack(),
+        };
+        state.pool.remember(address, freed);
+    }
+    Ok(())
+}
+
+/// Which mistake a free of `address` is.
+fn no_such_block(state: &State, address: Gva) -> Stop {
+    if let Some(freed) = state.pool.freed(address) {
+        return bad_caller(
+            [0x07, 0, 0, address.0],
+            Certainty::Documented,
+            format!(
+                "pool block {address} of {} bytes, tag '{}', was freed before",
+                freed.size,
+                tag_text(freed.tag)
+            ),
+        );
+    }
+    if address.0 < SYSTEM_RANGE_START {
+        return bad_caller(
+            [0x40, address.0, SYSTEM_RANGE_START, 0],
+            Certainty::Documented,
+            format!("{address} is freed as pool and is no system address"),
+        );
+    }
+    let inside = state
+        .pool
+        .blocks
+        .range(..=address)
+        .next_back()
+        .filter(|(start, block)| {
+            address.0 < start.page_base().0 + count_frames(&block.pages) * PAGE_SIZE
+        });
+    match inside {
+        Some((start, block)) => bad_caller(
+            [0x46, address.0, 0, 0],
+            Certainty::Inferred,
+            format!(
+                "{address} is freed as pool and lies inside the block at {start} of {} bytes",
+                block.size
+            ),
+        ),
+        None => bad_caller(
+            [0x42, address.0, 0, 0],
+            Certainty::Documented,
+            format!("{address} is freed as pool and never was pool"),
+        ),
+    }
+}
+
+fn bad_caller(parameters: [u64; 4], certainty: Certainty, reason: String) -> Stop {
+    stop(0xc2, parameters, certainty, 0, reason)
+}
+
+/// A pool tag as people write it.
+#[must_use]
+pub fn tag_text(tag: u32) -> String {
+    let printable = |byte: u8| match byte {
+        0x20..=0x7e => char::from(byte),
+        _ => '.',
+    };
+    let tag = tag & !layout::PROTECTED;
+    tag.to_le_bytes().into_iter().map(printable).collect()
+}

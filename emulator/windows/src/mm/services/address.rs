@@ -1,0 +1,110 @@
+//! Addresses: translation, and mappings of device memory.
+
+use super::super::rules::irql as check_irql;
+use super::super::space::{self, Region};
+use super::super::{AllocFailure, State, spec};
+use super::{Flow, finish, null, stop};
+use crate::call::{Call, Outcome};
+use crate::platform::{Platform, Protection};
+use journal::event::{Certainty, PageRun};
+use memory::{Gpa, Gva, Pfn, pages_spanned};
+
+/// `PHYSICAL_ADDRESS (PVOID)`: 0 where nothing is mapped.
+pub(super) fn physical_address(
+    _: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    _: u8,
+) -> Outcome {
+    let [address, ..] = call.registers;
+    Outcome::Return(platform.translate(Gva(address)).map_or(0, |gpa| gpa.0))
+}
+
+/// `BOOLEAN (PVOID)`.
+pub(super) fn is_valid(_: &mut State, platform: &mut dyn Platform, call: &Call, _: u8) -> Outcome {
+    let [address, ..] = call.registers;
+    Outcome::Return(u64::from(platform.translate(Gva(address)).is_some()))
+}
+
+/// `PVOID (PHYSICAL_ADDRESS, SIZE_T, MEMORY_CACHING_TYPE)`.
+pub(super) fn map_io_space(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    const NAME: &str = "MmMapIoSpace";
+    let [address, bytes, ..] = call.registers;
+    let mut flow = || -> Flow {
+        check_irql(NAME, irql, [u64::from(irql), 0, 0])?;
+        Ok(
+            match state.map_device_memory(platform, Gpa(address), bytes) {
+                Ok(at) => at.0,
+                Err(failure) => null(NAME, &failure),
+            },
+        )
+    };
+    finish(flow())
+}
+
+impl State {
+    /// Map device memory (a BAR) for the driver: also what
+    /// `DxgkCbMapMemory` does.
+    ///
+    /// # Errors
+    /// [`AllocFailure`].
+    pub fn map_device_memory(
+        &mut self,
+        platform: &mut dyn Platform,
+        address: Gpa,
+        bytes: u64,
+    ) -> Result<Gva, AllocFailure> {
+        let pages = pages_spanned(address.0, bytes);
+        let bad = bytes == 0 || bytes > spec::mdl::MAX_BYTES;
+        if bad || address.checked_add(bytes).is_none() {
+            return Err(AllocFailure::BadSize { bytes });
+        }
+        let runs = [PageRun {
+            first: Pfn::from(address),
+            count: pages,
+        }];
+        let base = space::map(self, platform, Region::Io, &runs, Protection::WRITE)?;
+        Ok(Gva(base.0 + address.offset()))
+    }
+
+    /// Undo [`State::map_device_memory`]; says whether there was such a mapping.
+    pub fn unmap_device_memory(&mut self, platform: &mut dyn Platform, address: Gva) -> bool {
+        let base = address.page_base();
+        let ours = Region::Io.contains(base);
+        ours && space::unmap(self, platform, base).is_some()
+    }
+}
+
+/// `VOID (PVOID, SIZE_T)`.
+pub(super) fn unmap_io_space(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [address, bytes, ..] = call.registers;
+    let address = Gva(address);
+    let mut flow = || -> Flow {
+        check_irql("MmUnmapIoSpace", irql, [u64::from(irql), 0, 0])?;
+        let pages = pages_spanned(address.0, bytes);
+        match state.space.pages(address.page_base()) {
+            Some(mapped) if mapped != pages => Err(stop(
+                (0xda, Certainty::Inferred),
+                [0x02, address.0, pages, mapped],
+                format!("MmUnmapIoSpace of {pages} pages at {address}, {mapped} are mapped"),
+            )),
+            Some(_) if state.unmap_device_memory(platform, address) => Ok(0),
+            _ => Err(stop(
+                (0xda, Certainty::Inferred),
+                [0x03, address.0, pages, 0],
+                format!("MmUnmapIoSpace of {address}, where no device memory is mapped"),
+            )),
+        }
+    };
+    finish(flow())
+}

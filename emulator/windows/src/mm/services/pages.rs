@@ -1,0 +1,228 @@
+//! `MmAllocatePagesForMdl*`, `MmAllocateContiguousMemory*` and their frees.
+
+use super::super::rules::irql as check_irql;
+use super::super::spec::mdl as layout;
+use super::super::{ContiguousRequest, Frame, Mdl, MdlError, PageRequest, State, frames};
+use super::{Flow, arguments, bad_mdl, finish, null, stop};
+use crate::call::{Call, Outcome};
+use crate::platform::Platform;
+use journal::event::{AllocationId, AllocationKind, Certainty};
+use memory::{Gva, Pfn};
+
+/// `PMDL (Low, High, Skip, SIZE_T)`: always clears.
+pub(super) fn allocate_pages_for_mdl(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [low, high, skip, bytes] = call.registers;
+    let range = [low, high, skip];
+    let name = "MmAllocatePagesForMdl";
+    finish(allocate_mdl(state, platform, irql, name, range, bytes, 0))
+}
+
+/// `PMDL (Low, High, Skip, SIZE_T, MEMORY_CACHING_TYPE, ULONG Flags)`.
+pub(super) fn allocate_pages_for_mdl_ex(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [low, high, skip, bytes, _cache, flags] = match arguments(platform, call) {
+        Ok(values) => values,
+        Err(error) => return error.into(),
+    };
+    let range = [low, high, skip];
+    let name = "MmAllocatePagesForMdlEx";
+    finish(allocate_mdl(
+        state,
+        platform,
+        irql,
+        name,
+        range,
+        bytes,
+        flags as u32,
+    ))
+}
+
+fn allocate_mdl(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    irql: u8,
+    name: &str,
+    [low, high, skip]: [u64; 3],
+    bytes: u64,
+    flags: u32,
+) -> Flow {
+    check_irql(name, irql, [u64::from(irql), 2, 0])?;
+    let request = PageRequest {
+        low,
+        high,
+        skip,
+        bytes,
+        flags,
+        kind: AllocationKind::MmMdl,
+        handle: 0,
+    };
+    Ok(match state.allocate_pages_for_mdl(platform, &request) {
+        Ok(allocation) => allocation.mdl.0,
+        Err(failure) => null(name, &failure),
+    })
+}
+
+/// `VOID (PMDL)`. Leaves the MDL structure to `ExFreePool`; its slots are
+/// emptied, so that a second free of it is seen.
+pub(super) fn free_pages_from_mdl(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [mdl, ..] = call.registers;
+    finish(free_pages(state, platform, irql, Gva(mdl)))
+}
+
+fn free_pages(state: &mut State, platform: &mut dyn Platform, irql: u8, at: Gva) -> Flow {
+    check_irql("MmFreePagesFromMdl", irql, [u64::from(irql), 2, 0])?;
+    let mut mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
+    let slots = mdl.slots(platform).map_err(bad_mdl)?;
+    let id = owner(state, at, &slots)?;
+    if let Some(&frame) = slots
+        .iter()
+        .find(|&&pfn| state.locks.contains_key(&Pfn(pfn)))
+    {
+        let count = state.locks.get(&Pfn(frame)).copied().unwrap_or_default();
+        return Err(stop(
+            (0x4e, Certainty::Documented),
+            [0x9a, frame, 0, u64::from(count)],
+            format!("page {frame:#x} is freed while it is locked for I/O (bug check 0x4E)"),
+        ));
+    }
+    state.release_pages(platform, id);
+    // The MDL may have been a copy, mapped on its own.
+    super::super::mdl::drop_mapping(state, platform, at);
+    let empty = slots.iter().map(|_| Pfn(layout::EMPTY_SLOT));
+    super::super::mdl::write_slots(platform, at, empty)?;
+    let flags = mdl.flags & !(layout::PAGES_LOCKED | layout::MAPPED_TO_SYSTEM_VA);
+    mdl.write_flags(platform, flags)?;
+    Ok(0)
+}
+
+/// The allocation that the slots of an MDL describe, whole and in order.
+/// Windows looks at each page by itself; a free of part of an allocation
+/// through a shortened copy is not modelled and counts as a wrong MDL.
+fn owner(state: &State, mdl: Gva, slots: &[u64]) -> Result<AllocationId, Outcome> {
+    let wrong = |slot: u64, pfn: u64, why: &str| {
+        stop(
+            (0x1a, Certainty::Inferred),
+            [0x1236, mdl.0, MdlError::slot_address(mdl, slot), pfn],
+            format!(
+                "MmFreePagesFromMdl: slot {slot} of MDL {mdl} holds page {pfn:#x}, {why} \
+                 (bug check 0x1A, 0x1236: unlocked or invalid page)"
+            ),
+        )
+    };
+    let first = slots.first().copied().unwrap_or(layout::EMPTY_SLOT);
+    if first == layout::EMPTY_SLOT {
+        return Err(wrong(0, first, "it was freed before"));
+    }
+    let id = match state.frame(Pfn(first)) {
+        Some(Frame::Owned(id)) => id,
+        _ => return Err(wrong(0, first, "which no allocation owns")),
+    };
+    let record = match state.record(id) {
+        Some(record) if record.kind == AllocationKind::MmMdl => record,
+        Some(record) if record.kind == AllocationKind::DxgkMdl => {
+            return Err(wrong(0, first, "which dxgkrnl allocated and frees"));
+        }
+        _ => return Err(wrong(0, first, "which was not allocated for an MDL")),
+    };
+    let mut expected = frames::each_frame(&record.pages);
+    for (slot, &pfn) in (0..).zip(slots) {
+        if expected.next() != Some(Pfn(pfn)) {
+            return Err(wrong(slot, pfn, "not the page that was allocated there"));
+        }
+    }
+    if expected.next().is_some() {
+        let end = slots.len() as u64;
+        return Err(wrong(end, 0, "fewer pages than were allocated"));
+    }
+    Ok(id)
+}
+
+/// `PVOID (SIZE_T, PHYSICAL_ADDRESS Highest)`.
+pub(super) fn allocate_contiguous(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [bytes, high, ..] = call.registers;
+    let name = "MmAllocateContiguousMemory";
+    finish(contiguous(state, platform, irql, name, [bytes, 0, high, 0]))
+}
+
+/// `PVOID (SIZE_T, Lowest, Highest, Boundary, MEMORY_CACHING_TYPE)`.
+pub(super) fn allocate_contiguous_specify_cache(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let name = "MmAllocateContiguousMemorySpecifyCache";
+    finish(contiguous(state, platform, irql, name, call.registers))
+}
+
+fn contiguous(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    irql: u8,
+    name: &str,
+    [bytes, low, high, boundary]: [u64; 4],
+) -> Flow {
+    check_irql(name, irql, [u64::from(irql), 0, 0])?;
+    let request = ContiguousRequest {
+        bytes,
+        lowest: low,
+        highest: high,
+        boundary,
+        kind: AllocationKind::MmContiguous,
+        handle: 0,
+    };
+    Ok(match state.allocate_contiguous(platform, &request) {
+        Ok(made) => made.address.0,
+        Err(failure) => null(name, &failure),
+    })
+}
+
+/// `VOID (PVOID)`: the exact base. Windows' answer to another address is not
+/// documented; its nearest documented relative is taken.
+pub(super) fn free_contiguous(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [address, ..] = call.registers;
+    let address = Gva(address);
+    if let Err(outcome) = check_irql("MmFreeContiguousMemory", irql, [u64::from(irql), 0, 0]) {
+        return outcome;
+    }
+    match state.record_at(address) {
+        Some((id, record)) if record.kind == AllocationKind::MmContiguous => {
+            state.release_contiguous(platform, id);
+            Outcome::Return(0)
+        }
+        Some((_, record)) if record.kind == AllocationKind::DxgkContiguous => stop(
+            (0x1a, Certainty::Ours),
+            [0x5305, address.0, 0, 0],
+            format!("MmFreeContiguousMemory of {address}, which dxgkrnl allocated and frees"),
+        ),
+        _ => stop(
+            (0x1a, Certainty::Ours),
+            [0x5305, address.0, 0, 0],
+            format!("MmFreeContiguousMemory of {address}, where no such memory begins"),
+        ),
+    }
+}

@@ -1,0 +1,130 @@
+//! `ExAllocatePool*`, `ExFreePool*`.
+
+use super::super::pool::{self, Shape};
+use super::super::rules::irql as check_irql;
+use super::super::spec::pool as layout;
+use super::super::{AllocFailure, State};
+use super::{Flow, finish, null};
+use crate::call::{Call, Outcome};
+use crate::platform::Platform;
+use memory::Gva;
+
+/// `PVOID (POOL_TYPE, SIZE_T, ULONG Tag)`.
+pub(super) fn allocate_pool_with_tag(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    const NAME: &str = "ExAllocatePoolWithTag";
+    let [kind, bytes, tag, _] = call.registers;
+    let kind = kind as u32;
+    let paged = kind & layout::TYPE_PAGED != 0;
+    let mut flow = || -> Flow {
+        let parameters = [u64::from(irql), u64::from(kind), bytes];
+        check_irql(NAME, irql, parameters)?;
+        if paged {
+            check_irql("paged pool", irql, parameters)?;
+        }
+        let shape = Shape {
+            bytes,
+            tag: tag as u32,
+            alignment: alignment(kind & layout::TYPE_CACHE_ALIGNED != 0),
+            zero: false,
+            // Paged pool is never executable on x64.
+            execute: !paged && kind & layout::TYPE_NO_EXECUTE == 0,
+        };
+        Ok(or_null(NAME, pool::allocate(state, platform, shape)))
+    };
+    finish(flow())
+}
+
+/// `PVOID (POOL_FLAGS, SIZE_T, ULONG Tag)`: clears unless told not to, and
+/// returns NULL for flags that make no sense.
+pub(super) fn allocate_pool2(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    const NAME: &str = "ExAllocatePool2";
+    let [flags, bytes, tag, _] = call.registers;
+    let paged = flags & layout::PAGED != 0;
+    let mut flow = || -> Flow {
+        let parameters = [u64::from(irql), flags, bytes];
+        check_irql(NAME, irql, parameters)?;
+        if paged {
+            check_irql("paged pool", irql, parameters)?;
+        }
+        let kinds = layout::NON_PAGED | layout::NON_PAGED_EXECUTE | layout::PAGED;
+        let unknown = flags & 0xffff_ffff & !layout::KNOWN != 0;
+        if (flags & kinds).count_ones() != 1 || unknown || bytes == 0 || tag as u32 == 0 {
+            let failure = AllocFailure::BadArgument {
+                argument: "Flags, NumberOfBytes or Tag; flags",
+                value: flags,
+            };
+            return Ok(null(NAME, &failure));
+        }
+        let shape = Shape {
+            bytes,
+            tag: tag as u32,
+            alignment: alignment(flags & layout::CACHE_ALIGNED != 0),
+            zero: flags & layout::UNINITIALIZED == 0,
+            execute: flags & layout::NON_PAGED_EXECUTE != 0,
+        };
+        Ok(or_null(NAME, pool::allocate(state, platform, shape)))
+    };
+    finish(flow())
+}
+
+/// `VOID (PVOID)`.
+pub(super) fn free_pool(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [address, ..] = call.registers;
+    finish(free(state, platform, irql, address, None))
+}
+
+/// `VOID (PVOID, ULONG Tag)`; a tag of 0 matches any.
+pub(super) fn free_pool_with_tag(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [address, tag, ..] = call.registers;
+    let tag = Some(tag as u32).filter(|&tag| tag != 0);
+    finish(free(state, platform, irql, address, tag))
+}
+
+fn free(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    irql: u8,
+    address: u64,
+    tag: Option<u32>,
+) -> Flow {
+    let name = if tag.is_some() {
+        "ExFreePoolWithTag"
+    } else {
+        "ExFreePool"
+    };
+    check_irql(name, irql, [u64::from(irql), 0, address])?;
+    pool::free(state, platform, Gva(address), tag).map_err(Outcome::Stop)?;
+    Ok(0)
+}
+
+fn alignment(cache: bool) -> u64 {
+    if cache {
+        layout::CACHE_ALIGNMENT
+    } else {
+        layout::ALIGNMENT
+    }
+}
+
+fn or_null(name: &str, result: Result<Gva, AllocFailure>) -> u64 {
+    result.map_or_else(|failure| null(name, &failure), |address| address.0)
+}
