@@ -1,1 +1,213 @@
-//! gpu
+//! virtio-gpu, 2D (virtio 1.2 §5.7), as a PCI function and a step machine.
+//!
+//! [`VirtioGpu`] works only when it is stepped, and a step is one guest
+//! access, one ring operation or one interrupt: so a scenario can put
+//! anything of the driver's between any two of them. Backing is kept as
+//! device addresses and translated at each access; the device holds no
+//! pointer into guest memory.
+#![forbid(unsafe_code)]
+
+mod command;
+mod device;
+mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
+mod resource;
+pub mod spec;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub use command::MAX_ENTRIES;
+pub use frame::{Frame, PngError};
+pub use resource::{MAX_SIDE, Rect};
+
+use device::Gpu;
+use iommu::Dma;
+use memory::{Gpa, RequesterId};
+use pci::spec::config::CLASS_DISPLAY_OTHER;
+use pci::{Function, Setup};
+
+/// Most resources at once; a further one is refused with OUT_OF_MEMORY.
+pub const MAX_RESOURCES: usize = 4096;
+/// Most backing entries of all resources together.
+pub const MAX_BACKING_ENTRIES: usize = 1 << 20;
+/// Largest side of what a scanout shows, pixels.
+pub const MAX_SCANOUT_SIDE: u32 = scenario::MAX_FRAME_SIDE;
+/// Entries of the control queue. A command takes at least two descriptors.
+pub const CONTROL_QUEUE_SIZE: u16 = 256;
+/// Entries of the cursor queue.
+pub const CURSOR_QUEUE_SIZE: u16 = 16;
+/// Subsystem id of dmasan's GPU.
+pub const SUBSYSTEM: u16 = 0xd3a5;
+
+/// What to make a GPU of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuConfig {
+    /// Its requester id.
+    pub device: RequesterId,
+    /// Preferred sizes of its displays in pixels, at most 16; with none it
+    /// has one of 1024 x 768.
+    pub displays: Vec<(u32, u32)>,
+    /// Most bytes of pixels of all resources together.
+    pub max_pixel_bytes: u64,
+    /// Refuse FEATURES_OK to a driver that does not take ACCESS_PLATFORM?
+    pub require_access_platform: bool,
+}
+
+impl Default for GpuConfig {
+    /// Device 00:02.0 with one display of 1024 x 768, 256 MiB of pixels.
+    fn default() -> Self {
+        Self {
+            device: RequesterId::new(0, 2, 0),
+            displays: vec![(1024, 768)],
+            max_pixel_bytes: 256 << 20,
+            require_access_platform: true,
+        }
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepped {
+    /// Nothing: there is no work.
+    Idle,
+    /// One access, ring operation or interrupt.
+    Progress,
+    /// It asked for an access in flight, and that did not land. Only a later
+    /// step, [`VirtioGpu::step_landing`] or a draining invalidation goes on.
+    Waiting,
+}
+
+/// The whole device. Plain data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtioGpu {
+    function: Function,
+    gpu: Gpu,
+}
+
+/// A point that a [`VirtioGpu`] can come back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State(VirtioGpu);
+
+impl VirtioGpu {
+    /// A GPU after power-on: BARs not placed, bus mastering off.
+    #[must_use]
+    pub fn new(config: &GpuConfig) -> Self {
+        let gpu = Gpu::new(config);
+        let setup = Setup {
+            requester: config.device,
+            device_type: spec::DEVICE_TYPE,
+            subsystem: SUBSYSTEM,
+            // Not VGA: there are no VGA registers or memory here, and an OS
+            // would bind its VGA driver to the class.
+            class: CLASS_DISPLAY_OTHER,
+            queues: vec![CONTROL_QUEUE_SIZE, CURSOR_QUEUE_SIZE],
+            config_size: spec::CONFIG_SIZE,
+        };
+        Self {
+            function: Function::new(&setup, &gpu),
+            gpu,
+        }
+    }
+
+    /// The PCI function: BARs, device status, INTx#.
+    #[must_use]
+    pub fn function(&self) -> &Function {
+        &self.function
+    }
+
+    /// Its requester id.
+    #[must_use]
+    pub fn requester(&self) -> RequesterId {
+        self.function.requester()
+    }
+
+    /// Is Bus Master Enable set? Make each [`Dma`] with this.
+    #[must_use]
+    pub fn bus_master(&self) -> bool {
+        self.function.bus_master()
+    }
+
+    /// Read configuration space: 1, 2 or 4 bytes.
+    pub fn config_read(&mut self, dma: Dma<'_>, offset: u16, size: u8) -> u32 {
+        self.function.config_read(dma, &self.gpu, offset, size)
+    }
+
+    /// Write configuration space: 1, 2 or 4 bytes.
+    pub fn config_write(&mut self, dma: Dma<'_>, offset: u16, size: u8, value: u32) {
+        self.function
+            .config_write(dma, &mut self.gpu, offset, size, value);
+    }
+
+    /// Which BAR answers at `address`, and at which offset.
+    #[must_use]
+    pub fn decode(&self, address: Gpa) -> Option<(u8, u64)> {
+        self.function.decode(address)
+    }
+
+    /// The CPU reads 1 to 8 bytes; `None` if no BAR is there.
+    pub fn mmio_read(&mut self, dma: Dma<'_>, address: Gpa, size: u8) -> Option<u64> {
+        let (bar, offset) = self.decode(address)?;
+        Some(self.bar_read(dma, bar, offset, size))
+    }
+
+    /// The CPU writes 1 to 8 bytes; false if no BAR is there. A doorbell is
+    /// only noted: the device works when it is stepped.
+    pub fn mmio_write(&mut self, dma: Dma<'_>, address: Gpa, size: u8, value: u64) -> bool {
+        let Some((bar, offset)) = self.decode(address) else {
+            return false;
+        };
+        self.bar_write(dma, bar, offset, size, value);
+        true
+    }
+
+    /// As [`VirtioGpu::mmio_read`], by BAR and offset.
+    pub fn bar_read(&mut self, dma: Dma<'_>, bar: u8, offset: u64, size: u8) -> u64 {
+        self.function.bar_read(dma, &self.gpu, bar, offset, size)
+    }
+
+    /// As [`VirtioGpu::mmio_write`], by BAR and offset.
+    pub fn bar_write(&mut self, dma: Dma<'_>, bar: u8, offset: u64, size: u8, value: u64) {
+        self.function
+            .bar_write(dma, &mut self.gpu, bar, offset, size, value);
+    }
+
+    /// Would a step do something?
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        let queues = [spec::CONTROL_QUEUE, spec::CURSOR_QUEUE];
+        self.function.transport().is_live()
+            && (self.gpu.job.is_some() || queues.into_iter().any(|q| self.wanted(q)))
+    }
+
+    /// Take one step. Whether an access in flight lands is the scenario's
+    /// choice.
+    pub fn step(&mut self, dma: Dma<'_>) -> Stepped {
+        self.advance(dma, false)
+    }
+
+    /// Take one step; an access in flight lands. For when nothing else is
+    /// left to happen. Never [`Stepped::Waiting`].
+    pub fn step_landing(&mut self, dma: Dma<'_>) -> Stepped {
+        self.advance(dma, true)
+    }
+
+    /// What was last flushed to a scanout. It stays when the scanout goes off
+    /// or the device is reset.
+    #[must_use]
+    pub fn frame(&self, scanout: u32) -> Option<&Frame> {
+        self.gpu.frame(scanout)
+    }
+
+    /// A point to come back to.
+    #[must_use]
+    pub fn save(&self) -> State {
+        State(self.clone())
+    }
+
+    /// Go back to a point.
+    pub fn restore(&mut self, state: &State) {
+        self.clone_from(&state.0);
+    }
+}

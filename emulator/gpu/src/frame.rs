@@ -1,0 +1,107 @@
+//! What a scanout shows.
+
+use crate::resource::{Rect, Resource};
+use crate::spec::format::BYTES;
+use thiserror::Error;
+
+/// A picture of a scanout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Pixels a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Rows top to bottom, without padding; B8G8R8X8, the X always 0.
+    pub pixels: Vec<u8>,
+}
+
+/// Why a frame cannot be encoded.
+#[derive(Debug, Error)]
+#[error("cannot encode a frame of {width}x{height} pixels as PNG: {error}")]
+pub struct PngError {
+    width: u32,
+    height: u32,
+    error: png::EncodingError,
+}
+
+impl Frame {
+    /// A black one.
+    pub(crate) fn black(width: u32, height: u32) -> Self {
+        let bytes = u64::from(width) * u64::from(height) * u64::from(BYTES);
+        Self {
+            width,
+            height,
+            pixels: vec![0; bytes as usize],
+        }
+    }
+
+    /// CRC-32 of the pixels.
+    #[must_use]
+    pub fn crc(&self) -> u32 {
+        crc32fast::hash(&self.pixels)
+    }
+
+    /// The pixel at (`x`, `y`) as 0x00RRGGBB, if it is in the frame.
+    #[must_use]
+    pub fn pixel(&self, x: u32, y: u32) -> Option<u32> {
+        if x >= self.width {
+            return None;
+        }
+        let at = (y as usize * self.width as usize + x as usize) * BYTES as usize;
+        let bytes = self.pixels.get(at..at + BYTES as usize)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    /// As a PNG file, 8 bits a channel, no alpha.
+    ///
+    /// # Errors
+    /// [`PngError`], for a frame without pixels.
+    pub fn png(&self) -> Result<Vec<u8>, PngError> {
+        let mut file = Vec::new();
+        let fail = |error| PngError {
+            width: self.width,
+            height: self.height,
+            error,
+        };
+        let mut encoder = png::Encoder::new(&mut file, self.width, self.height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        let rgb: Vec<u8> = self
+            .pixels
+            .chunks_exact(BYTES as usize)
+            .flat_map(|p| match *p {
+                [b, g, r, _] => [r, g, b],
+                _ => [0; 3],
+            })
+            .collect();
+        let mut writer = encoder.write_header().map_err(fail)?;
+        writer.write_image_data(&rgb).map_err(fail)?;
+        writer.finish().map_err(fail)?;
+        Ok(file)
+    }
+
+    /// Take over what `resource` has in `part`; `shown` is the part of the
+    /// resource that the frame shows, and covers `part`.
+    pub(crate) fn copy(&mut self, resource: &Resource, shown: Rect, part: Rect) {
+        let width = part.width as usize * BYTES as usize;
+        let [b, g, r] = resource.bgr;
+        for y in part.y..part.y + part.height {
+            let at = (u64::from(y - shown.y) * u64::from(self.width) + u64::from(part.x - shown.x))
+                * u64::from(BYTES);
+            let row = self
+                .pixels
+                .get_mut(at as usize..)
+                .and_then(|rest| rest.get_mut(..width));
+            let Some(row) = row else { return };
+            let Some(source) = resource.row(part.x, y, part.width) else {
+                row.fill(0);
+                continue;
+            };
+            let pixels = row.chunks_exact_mut(BYTES as usize);
+            for (to, from) in pixels.zip(source.chunks_exact(BYTES as usize)) {
+                let channel = |at: usize| from.get(at).copied().unwrap_or(0);
+                to.copy_from_slice(&[channel(b), channel(g), channel(r), 0]);
+            }
+        }
+    }
+}

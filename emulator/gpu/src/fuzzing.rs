@@ -1,0 +1,2 @@
+//! Entry for fuzz targets.
+pub fn fuzz(_data: &[u8]) {}

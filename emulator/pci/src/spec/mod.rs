@@ -1,0 +1,5 @@
+//! What the standards say: registers, structures, constants. No behaviour.
+
+pub mod config;
+pub mod msix;
+pub mod virtio;
