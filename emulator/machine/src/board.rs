@@ -1,0 +1,270 @@
+//! The board: memory, CPU, IOMMU, device, and the buses between them. It is
+//! the [`Platform`] that Windows runs on.
+
+use crate::vm::{self, AddressSpace, RunLimit, StepEnd, Trap, Vm, VmError};
+use gpu::{Stepped, VirtioGpu};
+use iommu::{Env, Message, REGISTER_BASE, REGISTER_SIZE, Unit};
+use journal::event::StackId;
+use memory::{Gpa, GuestMemory, Gva, Iova, PAGE_SIZE, Pfn, RequesterId};
+use scenario::Scenario;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use symbols::Unwinder;
+use windows::{Platform, PlatformError, Protection, layout};
+
+/// Frames of a stack that are kept.
+const STACK_LIMIT: usize = 32;
+
+/// What of the board is neither in guest memory nor a room's own state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BoardState {
+    /// Where each frame of RAM is mapped for the driver.
+    mapped_at: BTreeMap<Pfn, BTreeSet<Gva>>,
+    /// Pages whose reads trap, because the device may write them.
+    polled: BTreeSet<Gva>,
+    /// The driver's interrupt flag, as it believes.
+    pub interrupts: bool,
+}
+
+pub(crate) struct Board {
+    pub memory: Arc<GuestMemory>,
+    pub scenario: Scenario,
+    pub unit: Unit,
+    pub gpu: VirtioGpu,
+    pub space: AddressSpace,
+    pub vm: Vm,
+    pub unwinder: Unwinder,
+    pub state: BoardState,
+}
+
+impl Board {
+    fn env(&self) -> Env<'_> {
+        Env {
+            memory: &self.memory,
+            scenario: &self.scenario,
+        }
+    }
+
+    /// Let the device take one step.
+    pub fn step_device(&mut self) -> Stepped {
+        let env = Env {
+            memory: &self.memory,
+            scenario: &self.scenario,
+        };
+        let dma = self
+            .unit
+            .dma(env, self.gpu.requester(), self.gpu.bus_master());
+        self.gpu.step(dma)
+    }
+
+    /// Interrupt messages since the last call.
+    pub fn take_messages(&mut self) -> Vec<Message> {
+        self.unit.take_messages()
+    }
+
+    /// The driver reads a device register.
+    pub fn device_read(&mut self, address: Gpa, size: u8) -> u64 {
+        let env = Env {
+            memory: &self.memory,
+            scenario: &self.scenario,
+        };
+        let dma = self
+            .unit
+            .dma(env, self.gpu.requester(), self.gpu.bus_master());
+        // Nobody answers there: all ones, as on a real bus.
+        self.gpu.mmio_read(dma, address, size).unwrap_or(u64::MAX)
+    }
+
+    /// The driver writes a device register.
+    pub fn device_write(&mut self, address: Gpa, size: u8, value: u64) {
+        let env = Env {
+            memory: &self.memory,
+            scenario: &self.scenario,
+        };
+        let dma = self
+            .unit
+            .dma(env, self.gpu.requester(), self.gpu.bus_master());
+        let _ = self.gpu.mmio_write(dma, address, size, value);
+    }
+
+    /// Run the driver up to its next trap; reads of memory that the device
+    /// may still write trap too.
+    pub fn run(&mut self, limit: &RunLimit<'_>) -> Result<Trap, VmError> {
+        self.watch_device_memory()?;
+        self.vm.run(&mut self.space, limit)
+    }
+
+    /// Trap the pages that the device may write while it has work to do, and
+    /// no others.
+    fn watch_device_memory(&mut self) -> Result<(), VmError> {
+        let mut wanted = BTreeSet::new();
+        if self.gpu.has_work() {
+            let dma = self
+                .unit
+                .dma(self.env(), self.gpu.requester(), self.gpu.bus_master());
+            for (iova, length) in self.gpu.may_write(dma) {
+                let first = iova.page();
+                let last = Iova(iova.0.saturating_add(length.saturating_sub(1))).page();
+                for page in first..=last.min(first + 16) {
+                    if let Some(gpa) = dma.peek_address(Iova(page * PAGE_SIZE), true)
+                        && let Some(at) = self.state.mapped_at.get(&Pfn::from(gpa))
+                    {
+                        wanted.extend(at.iter().copied());
+                    }
+                }
+            }
+        }
+        let gone: Vec<Gva> = self.state.polled.difference(&wanted).copied().collect();
+        let new: Vec<Gva> = wanted.difference(&self.state.polled).copied().collect();
+        for page in gone {
+            self.state.polled.remove(&page);
+            self.space.untrap(page)?;
+        }
+        for page in new {
+            self.space.trap_accesses(page)?;
+            self.state.polled.insert(page);
+        }
+        Ok(())
+    }
+
+    /// Does the address lie in memory whose reads trap now?
+    pub fn is_polled(&self, address: Gva) -> bool {
+        self.state.polled.contains(&address.page_base())
+    }
+
+    /// Let the instruction at RIP access `pages` once.
+    pub fn step_over(
+        &mut self,
+        pages: &[Gva],
+        limit: &RunLimit<'_>,
+    ) -> Result<StepEnd, VmError> {
+        self.vm.step_over(&mut self.space, pages, limit)
+    }
+
+    /// The driver's stack: first the place itself, then return addresses.
+    pub fn frames(&self) -> Vec<u64> {
+        use vm::Gpr;
+        let r = self.vm.registers();
+        let registers = symbols::Registers {
+            rip: r.rip,
+            rsp: r[Gpr::Rsp],
+            rbp: r[Gpr::Rbp],
+            rbx: r[Gpr::Rbx],
+            rsi: r[Gpr::Rsi],
+            rdi: r[Gpr::Rdi],
+            r12: r[Gpr::R12],
+            r13: r[Gpr::R13],
+            r14: r[Gpr::R14],
+            r15: r[Gpr::R15],
+        };
+        let mut read = |at: u64| self.space.read_u64(Gva(at)).ok();
+        let mut frames = self.unwinder.unwind(&registers, &mut read, STACK_LIMIT);
+        // Inside a thunk the place of interest is the call of it: the byte
+        // before the return address belongs to the call instruction.
+        let thunks = layout::THUNKS.0..layout::THUNKS.0 + layout::THUNKS_SIZE;
+        if frames.len() > 1 && thunks.contains(&frames[0]) {
+            frames.remove(0);
+            frames[0] = frames[0].wrapping_sub(1);
+        }
+        frames
+    }
+
+    /// The stack, interned.
+    pub fn stack_id(&self) -> StackId {
+        self.scenario.journal().stack(&self.frames())
+    }
+}
+
+impl Platform for Board {
+    fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    fn map(
+        &mut self,
+        address: Gva,
+        frame: Pfn,
+        protection: Protection,
+    ) -> Result<(), PlatformError> {
+        self.unmap(address);
+        self.space
+            .map(
+                address,
+                frame,
+                vm::Protection {
+                    write: protection.write,
+                    execute: protection.execute,
+                    user: true,
+                },
+            )
+            .map_err(|e| PlatformError::CannotMap {
+                address,
+                why: e.to_string(),
+            })?;
+        self.state
+            .mapped_at
+            .entry(frame)
+            .or_default()
+            .insert(address.page_base());
+        Ok(())
+    }
+
+    fn unmap(&mut self, address: Gva) {
+        let page = address.page_base();
+        if let Ok(mapping) = self.space.unmap(page) {
+            if let Some(at) = self.state.mapped_at.get_mut(&mapping.frame) {
+                at.remove(&page);
+                if at.is_empty() {
+                    self.state.mapped_at.remove(&mapping.frame);
+                }
+            }
+            self.state.polled.remove(&page);
+        }
+    }
+
+    fn translate(&self, address: Gva) -> Option<Gpa> {
+        let (gpa, protection) = self.space.translate(address)?;
+        protection.user.then_some(gpa)
+    }
+
+    fn mmio_read(&mut self, address: Gpa, size: u8) -> u64 {
+        match register_offset(address) {
+            Some(offset) => self.unit.mmio_read(self.env(), offset, size),
+            None => self.device_read(address, size),
+        }
+    }
+
+    fn mmio_write(&mut self, address: Gpa, size: u8, value: u64) {
+        match register_offset(address) {
+            Some(offset) => self.unit.mmio_write(self.env(), offset, size, value),
+            None => self.device_write(address, size, value),
+        }
+    }
+
+    fn config_read(&mut self, device: RequesterId, offset: u16, size: u8) -> u32 {
+        if device == self.gpu.requester() {
+            self.gpu.config_read(offset, size)
+        } else {
+            u32::MAX
+        }
+    }
+
+    fn config_write(&mut self, device: RequesterId, offset: u16, size: u8, value: u32) {
+        if device == self.gpu.requester() {
+            self.gpu.config_write(offset, size, value);
+        }
+    }
+
+    fn stack(&mut self) -> StackId {
+        self.stack_id()
+    }
+}
+
+fn register_offset(address: Gpa) -> Option<u64> {
+    let offset = address.0.checked_sub(REGISTER_BASE)?;
+    (offset < REGISTER_SIZE).then_some(offset)
+}

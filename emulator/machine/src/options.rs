@@ -1,0 +1,45 @@
+//! What a run is made of.
+
+use memory::RequesterId;
+use scenario::Plan;
+use windows::dxgk::DomainMode;
+
+/// Guest RAM unless told otherwise, bytes.
+pub const DEFAULT_MEMORY: u64 = 256 << 20;
+/// Frames held back after a free unless told otherwise.
+pub const DEFAULT_QUARANTINE: u64 = 4096;
+/// The device behind the IOMMU.
+pub const DEVICE: RequesterId = RequesterId::new(0, 2, 0);
+
+/// Everything that shapes a run but the driver itself.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the device may reach.
+    pub domain: DomainMode,
+    /// Registry values for the driver.
+    pub settings: Vec<(String, String)>,
+    /// Choices, seed and workload.
+    pub plan: Plan,
+    /// Go on after a bug check where that makes sense?
+    pub keep_going: bool,
+    /// Frames held back after a free.
+    pub quarantine: u64,
+    /// Guest RAM, bytes.
+    pub memory: u64,
+    /// Displays of the device, in pixels.
+    pub displays: Vec<(u32, u32)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            domain: DomainMode::default(),
+            settings: Vec::new(),
+            plan: Plan::default(),
+            keep_going: false,
+            quarantine: DEFAULT_QUARANTINE,
+            memory: DEFAULT_MEMORY,
+            displays: vec![(1024, 768)],
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What happens while the driver's code does not run: the next call of the
+//! adapter's life, and waiting.
+
+use super::{Machine, threads::Purpose};
+use crate::error::MachineError;
+use crate::vm::Gpr;
+use crate::workload::Next;
+use gpu::Stepped;
+use journal::event::{End, Event};
+use windows::dxgk::Progress;
+
+impl Machine {
+    /// No routine of the driver is running on this thread: call the next.
+    pub(super) fn next_of_life(&mut self) -> Result<Option<End>, MachineError> {
+        if self.deliver(true)? {
+            return Ok(None);
+        }
+        if self.state.current != 0 {
+            // A system thread that ended: the CPU goes to another.
+            self.switch_to(0)?;
+            return Ok(None);
+        }
+        let Self {
+            board,
+            windows,
+            state,
+            ..
+        } = self;
+        match state.workload.next(windows, board, state.result)? {
+            Next::Life(Progress::Call(call)) | Next::Escape(call) => {
+                self.enter(&call, Purpose::Life)?;
+                Ok(None)
+            }
+            Next::Life(Progress::Ready) => Ok(None),
+            Next::Life(Progress::Finished) => {
+                Ok(Some(match self.windows.dxgk.failure() {
+                    Some((routine, status)) => End::StartFailed {
+                        routine: routine.to_owned(),
+                        status,
+                    },
+                    None => End::Completed,
+                }))
+            }
+        }
+    }
+
+    /// The current thread waits: see whether it need not any more; else let
+    /// the rest of the machine go on.
+    pub(super) fn wait(&mut self) -> Result<Option<End>, MachineError> {
+        if self.satisfy(self.state.current) {
+            return Ok(None);
+        }
+        if self.deliver(false)? {
+            return Ok(None);
+        }
+        if let Some(other) = self.other_ready() {
+            self.switch_to(other)?;
+            return Ok(None);
+        }
+        // The driver waits: the device does all it can.
+        if self.board.gpu.has_work() {
+            let stepped = self.board.step_device();
+            if stepped == Stepped::Waiting {
+                // Only accesses that the scenario holds back are left, and
+                // nothing else is going to make them land.
+                self.board.land_one();
+            }
+            return self.take_messages();
+        }
+        if self.pass_time() {
+            return Ok(None);
+        }
+        Ok(Some(End::Hang {
+            reason: "every thread of the driver waits, the device has nothing to do, no \
+                     interrupt or DPC is pending and no timer is set"
+                .to_owned(),
+            stack: self.board.stack_id(),
+        }))
+    }
+
+    /// Complete the wait of a thread if what it waits for has come. Only the
+    /// current thread's registers are at hand; others complete when they get
+    /// the CPU.
+    fn satisfy(&mut self, index: usize) -> bool {
+        let Some(waiting) = self.state.threads[index].waiting.clone() else {
+            return true;
+        };
+        let status = self
+            .windows
+            .executive
+            .try_satisfy(&mut self.board, &waiting.wait);
+        let Some(status) = status else { return false };
+        self.state.threads[index].waiting = None;
+        let value = u64::from(status);
+        self.board.scenario.journal().emit(Event::Return {
+            function: waiting.function,
+            value,
+        });
+        if index == self.state.current {
+            let mut registers = self.board.vm.registers();
+            registers[Gpr::Rax] = value;
+            // A wait is a whole call: KVM holds no half instruction.
+            let _ = self.board.vm.set_registers(&registers);
+        } else if let Some(cpu) = &mut self.state.threads[index].parked {
+            cpu.registers[Gpr::Rax] = value;
+        }
+        true
+    }
+
+    /// Another thread that could run now.
+    fn other_ready(&mut self) -> Option<usize> {
+        let current = self.state.current;
+        for index in 0..self.state.threads.len() {
+            if index == current || self.state.threads[index].frames.is_empty() {
+                continue;
+            }
+            if self.state.threads[index].ready() || self.satisfy(index) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Give the CPU to another thread.
+    pub(super) fn switch_to(&mut self, index: usize) -> Result<(), MachineError> {
+        let cpu = self.board.vm.save_cpu()?;
+        self.thread_mut().parked = Some(cpu);
+        self.state.current = index;
+        self.windows.executive.set_current_thread(&mut self.board, index as u32);
+        if let Some(cpu) = self.thread_mut().parked.take() {
+            self.board.vm.restore_cpu(&cpu)?;
+        }
+        Ok(())
+    }
+
+    /// Let virtual time pass up to the next moment that somebody waits for.
+    fn pass_time(&mut self) -> bool {
+        let now = self.board.scenario.now();
+        let waits = self
+            .state
+            .threads
+            .iter()
+            .filter_map(|t| t.waiting.as_ref().and_then(|w| w.wait.until));
+        let timers = self.windows.executive.next_timer();
+        match waits.chain(timers).filter(|&due| due > now).min() {
+            Some(due) => {
+                self.board.scenario.advance(due - now);
+                self.windows.executive.expire_timers(&mut self.board);
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Running: entering the driver, handling its traps, giving the device its
+//! turns.
+//!
+//! One [`Machine::step`] is one trap of the driver, or one thing that happens
+//! while it waits. Between two steps the machine is plain data
+//! ([`Machine::save`]).
+
+mod calls;
+mod idle;
+mod snapshot;
+pub(crate) mod threads;
+mod traps;
+
+pub use snapshot::Snapshot;
+
+use crate::board::Board;
+use crate::error::MachineError;
+use crate::vm::{Gpr, Registers, RunLimit};
+use crate::workload::Workload;
+use journal::event::{self, BugCheck, Certainty, Event, Point};
+use memory::Gva;
+use std::collections::BTreeMap;
+use threads::{Frame, Purpose, Thread};
+use windows::dxgk::{DEVICE_IRQL, DriverCall};
+use windows::{Stop, Windows};
+
+/// Most interrupts that wait for delivery; more of the same message are one.
+const MAX_PENDING: usize = 2048;
+
+/// What of the machine is neither board nor Windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RunState {
+    pub threads: Vec<Thread>,
+    pub current: usize,
+    /// Messages of the device not yet delivered, oldest first.
+    pub interrupts: Vec<u32>,
+    pub workload: Workload,
+    /// What the last routine of the adapter's life returned.
+    pub result: u64,
+    pub traps: u64,
+    pub ended: Option<event::End>,
+    /// Frames for stacks made later.
+    pub boot: crate::load::BootFrames,
+}
+
+/// A driver in its machine.
+pub struct Machine {
+    pub(crate) board: Board,
+    pub(crate) windows: Windows,
+    pub(crate) state: RunState,
+    pub(crate) keep_going: bool,
+    /// Bytes of the driver's code that trapping ones lie over, by address.
+    pub(crate) patches: BTreeMap<u64, u8>,
+}
+
+impl Machine {
+    /// Go on by one trap, or by one thing that happens while the driver
+    /// waits. `Some` once the run has ended; the journal's last event says
+    /// the same.
+    ///
+    /// # Errors
+    /// [`MachineError`]: the host failed, not the driver. The journal is then
+    /// without its end, and readable.
+    pub fn step(&mut self, limit: &RunLimit<'_>) -> Result<Option<event::End>, MachineError> {
+        if self.state.ended.is_none() {
+            self.state.ended = self.advance(limit)?;
+            if let Some(end) = &self.state.ended {
+                self.board.scenario.journal().emit(Event::End(end.clone()));
+            }
+            // Nothing that the driver sees next may be lost.
+            self.board.scenario.journal().flush()?;
+        }
+        Ok(self.state.ended.clone())
+    }
+
+    fn advance(&mut self, limit: &RunLimit<'_>) -> Result<Option<event::End>, MachineError> {
+        let thread = self.thread();
+        if thread.frames.is_empty() {
+            return self.next_of_life();
+        }
+        if thread.waiting.is_some() {
+            return self.wait();
+        }
+        let trap = self.board.run(limit)?;
+        self.state.traps += 1;
+        self.handle(trap, limit)
+    }
+
+    /// Traps of the driver so far.
+    #[must_use]
+    pub fn traps(&self) -> u64 {
+        self.state.traps
+    }
+
+    /// Exits of the vCPU so far.
+    #[must_use]
+    pub fn exits(&self) -> u64 {
+        self.board.vm.exits()
+    }
+
+    /// The frame last flushed to a scanout.
+    #[must_use]
+    pub fn frame(&self, scanout: u32) -> Option<gpu::Frame> {
+        self.board.gpu.frame(scanout)
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> &journal::Journal {
+        self.board.scenario.journal()
+    }
+
+    /// End the run from outside, as Ctrl-C does.
+    ///
+    /// # Errors
+    /// [`MachineError::Journal`].
+    pub fn interrupt(&mut self) -> Result<(), MachineError> {
+        if self.state.ended.is_none() {
+            let end = event::End::Interrupted;
+            self.journal().emit(Event::End(end.clone()));
+            self.state.ended = Some(end);
+        }
+        self.journal().flush()?;
+        Ok(())
+    }
+
+    pub(crate) fn thread(&self) -> &Thread {
+        &self.state.threads[self.state.current]
+    }
+
+    pub(crate) fn thread_mut(&mut self) -> &mut Thread {
+        &mut self.state.threads[self.state.current]
+    }
+
+    /// Call a routine of the driver on the current thread, on top of what it
+    /// does now.
+    pub(crate) fn enter(
+        &mut self,
+        call: &DriverCall,
+        purpose: Purpose,
+    ) -> Result<(), MachineError> {
+        let journal = self.board.scenario.journal();
+        let routine = journal.name(call.name);
+        journal.emit(Event::Enter {
+            routine,
+            address: call.routine.0,
+            arguments: call.arguments.clone(),
+            irql: call.irql,
+            thread: self.state.current as u32,
+        });
+        let thread = &self.state.threads[self.state.current];
+        let (resume, top) = if thread.frames.is_empty() {
+            (None, thread.stack.0 - 0x40)
+        } else {
+            let cpu = self.board.vm.save_cpu()?;
+            let top = cpu.registers[Gpr::Rsp];
+            (Some(cpu), top)
+        };
+        let frame = Frame {
+            purpose,
+            routine,
+            resume,
+            waiting: self.thread_mut().waiting.take(),
+            irql: self.windows.executive.irql(),
+        };
+        self.thread_mut().frames.push(frame);
+        self.windows.executive.set_irql(&mut self.board, call.irql);
+
+        // The x64 convention: home space for four arguments above the return
+        // address, further ones above that; RSP is 8 below a multiple of 16.
+        let extra = call.arguments.len().saturating_sub(4) as u64;
+        let pointer = (top.wrapping_sub(8 + 0x20 + 8 * extra) & !0xF).wrapping_sub(8);
+        let mut registers = Registers {
+            rip: call.routine.0,
+            rflags: 0x202,
+            ..Registers::default()
+        };
+        registers[Gpr::Rsp] = pointer;
+        let places = [Gpr::Rcx, Gpr::Rdx, Gpr::R8, Gpr::R9];
+        for (place, value) in places.into_iter().zip(&call.arguments) {
+            registers[place] = *value;
+        }
+        let mut written = self.board.space.write_u64(Gva(pointer), windows::layout::RETURN.0);
+        for (index, value) in call.arguments.iter().enumerate().skip(4) {
+            let at = Gva(pointer + 8 + 8 * index as u64);
+            written = written.and(self.board.space.write_u64(at, *value));
+        }
+        if written.is_err() {
+            // No stack left: Windows' double fault, by its own name.
+            let stop = Stop {
+                code: 0x7F,
+                parameters: [8, pointer, 0, 0],
+                certainty: Certainty::Documented,
+                reason: format!(
+                    "UNEXPECTED_KERNEL_MODE_TRAP: no kernel stack is left at {pointer:#x} \
+                     to call {}",
+                    call.name
+                ),
+                go_on: None,
+            };
+            self.state.ended = self.bug_check(stop)?;
+            return Ok(());
+        }
+        self.board.vm.set_registers(&registers)?;
+        Ok(())
+    }
+
+    /// Windows stops, or would: `None` if the run goes on.
+    pub(crate) fn bug_check(&mut self, stop: Stop) -> Result<Option<event::End>, MachineError> {
+        let continued = self.keep_going && stop.go_on.is_some();
+        let stack = self.board.stack_id();
+        self.board.scenario.journal().emit(Event::BugCheck(BugCheck {
+            code: stop.code,
+            parameters: stop.parameters,
+            certainty: stop.certainty,
+            reason: stop.reason,
+            stack,
+            continued,
+        }));
+        Ok((!continued).then_some(event::End::BugCheck))
+    }
+
+    /// One step of the device, and what it sent.
+    pub(crate) fn device_step(&mut self) -> Result<Option<event::End>, MachineError> {
+        self.board.step_device();
+        self.take_messages()
+    }
+
+    /// Sort out the interrupt messages that were sent. A fault of the IOMMU
+    /// is Windows' own interrupt and is served at once.
+    pub(crate) fn take_messages(&mut self) -> Result<Option<event::End>, MachineError> {
+        use windows::hal::Interrupt;
+        for message in self.board.take_messages() {
+            match self.windows.hal.message_target(message.address, message.data) {
+                Some(Interrupt::Device { message, .. }) => {
+                    let waiting = &mut self.state.interrupts;
+                    if !waiting.contains(&message) && waiting.len() < MAX_PENDING {
+                        waiting.push(message);
+                    }
+                }
+                Some(Interrupt::IommuFault) => {
+                    if let Some(stop) = self.windows.hal.fault_interrupt(&mut self.board)
+                        && let Some(end) = self.bug_check(stop)?
+                    {
+                        return Ok(Some(end));
+                    }
+                }
+                None => log::warn!("an interrupt message to nobody: {:#x}", message.address),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deliver what may interrupt the driver now: an interrupt first, then a
+    /// DPC. Returns whether something was entered.
+    pub(crate) fn deliver(&mut self, may_wait: bool) -> Result<bool, MachineError> {
+        if self.board.vm.mid_instruction() {
+            return Ok(false);
+        }
+        let irql = self.windows.executive.irql();
+        if !self.state.interrupts.is_empty() && irql < DEVICE_IRQL && self.board.state.interrupts {
+            let now = !may_wait || self.board.scenario.choose(Point::Interrupt, 2) == 0;
+            if now {
+                let message = self.state.interrupts.remove(0);
+                if let Some(call) = self.windows.interrupt(message) {
+                    self.enter(&call, Purpose::Asynchronous)?;
+                    return Ok(true);
+                }
+            }
+        }
+        if irql < 2
+            && self.windows.dpc_pending()
+            && let Some(call) = self.windows.take_dpc()
+        {
+            self.enter(&call, Purpose::Asynchronous)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,376 @@
+//! The driver's traps.
+
+use super::Machine;
+use crate::error::MachineError;
+use crate::vm::emulate::{self, Completion, Intercept, Privileged};
+use crate::vm::{Gpr, RunLimit, StepEnd, Trap, thunk};
+use journal::event::{Certainty, End, Event, Point, TrapKind};
+use memory::{Gva, PAGE_SIZE};
+use scenario::TIME_PER_TRAP;
+use windows::{Platform, Stop, layout};
+
+/// Trapped pages that one instruction can touch.
+const MAX_PAGES: usize = 8;
+/// Kernel space starts here.
+const KERNEL: u64 = 0xFFFF_8000_0000_0000;
+/// Time-stamp counter ticks in a virtual nanosecond: a 3 GHz processor.
+const TICKS: u64 = 3;
+
+impl Machine {
+    /// Deal with a trap. The device has its turn first: it works while the
+    /// driver's code runs up to the trap.
+    pub(super) fn handle(
+        &mut self,
+        trap: Trap,
+        limit: &RunLimit<'_>,
+    ) -> Result<Option<End>, MachineError> {
+        self.board.scenario.advance(TIME_PER_TRAP);
+        if self.board.gpu.has_work()
+            && self.board.scenario.choose(Point::Device, 2) == 0
+            && let Some(end) = self.device_step()?
+        {
+            // Windows stopped before the trap's own work was done.
+            return Ok(Some(end));
+        }
+        if let Some(end) = self.serve(trap, limit)? {
+            return Ok(Some(end));
+        }
+        if self.state.ended.is_none()
+            && self.thread().waiting.is_none()
+            && !self.thread().frames.is_empty()
+        {
+            self.deliver(true)?;
+        }
+        Ok(self.state.ended.clone())
+    }
+
+    fn serve(
+        &mut self,
+        trap: Trap,
+        limit: &RunLimit<'_>,
+    ) -> Result<Option<End>, MachineError> {
+        match trap {
+            Trap::Port { port, value, .. } if port == thunk::CALL_PORT => self.call(value),
+            Trap::Port { port, .. } if port == thunk::RETURN_PORT => self.routine_returned(),
+            Trap::Port { port, .. } => Ok(Some(self.unsupported(format!(
+                "the driver wrote to port {port:#x} of the machine itself"
+            )))),
+            Trap::Mmio {
+                gpa, size, write, ..
+            } => {
+                match write {
+                    Some(bytes) => {
+                        let value = u64::from_le_bytes(bytes);
+                        self.note(TrapKind::MmioWrite, gpa.0, value, size);
+                        self.board.device_write(gpa, size, value);
+                    }
+                    None => {
+                        let value = self.board.device_read(gpa, size);
+                        self.note(TrapKind::MmioRead, gpa.0, value, size);
+                        self.board.vm.finish_mmio_read(value.to_le_bytes())?;
+                    }
+                }
+                self.take_messages()
+            }
+            Trap::PageFault {
+                address,
+                write,
+                fetch,
+                rip,
+                ..
+            } => self.page_fault(address, write, fetch, rip, limit),
+            Trap::GeneralProtection { rip, .. } | Trap::InvalidOpcode { rip } => {
+                self.privileged(&trap, rip)
+            }
+            Trap::Breakpoint { rip } => {
+                // As without a debugger: a breakpoint that nobody handles.
+                self.exception(0x8000_0003, rip, "a breakpoint (int 3)")
+            }
+            Trap::DivideError { rip } => self.exception(0xC000_0094, rip, "a division by zero"),
+            Trap::Exception { vector, rip, .. } => {
+                self.exception(0xC000_0005, rip, &format!("processor exception {vector}"))
+            }
+            Trap::Timeout => Ok(Some(End::Hang {
+                reason: "the driver ran for longer than the time limit without ending".to_owned(),
+                stack: self.board.stack_id(),
+            })),
+            Trap::Interrupted => Ok(Some(End::Interrupted)),
+            Trap::Fatal(why) => Err(MachineError::Fatal(why)),
+        }
+    }
+
+    fn note(&mut self, kind: TrapKind, address: u64, value: u64, size: u8) {
+        let stack = self.board.stack_id();
+        self.board.scenario.journal().emit(Event::Trap {
+            kind,
+            address,
+            value,
+            size,
+            stack,
+        });
+    }
+
+    fn unsupported(&mut self, reason: String) -> End {
+        End::Unsupported {
+            reason,
+            stack: self.board.stack_id(),
+        }
+    }
+
+    fn page_fault(
+        &mut self,
+        address: Gva,
+        write: bool,
+        fetch: bool,
+        rip: Gva,
+        limit: &RunLimit<'_>,
+    ) -> Result<Option<End>, MachineError> {
+        if let Some(name) = self.windows.missing_name(address) {
+            let what = if fetch { "calls" } else { "reads the data" };
+            let reason = format!(
+                "the driver {what} {name}, which dmasan does not implement; \
+                 `dmasan run` cannot go further with this driver"
+            );
+            return Ok(Some(self.unsupported(reason)));
+        }
+        let page = address.page_base();
+        let time = page == layout::SHARED_DATA;
+        if self.board.is_polled(address) || time {
+            if time {
+                self.windows.executive.refresh_time(&mut self.board);
+            }
+            if !write {
+                let kind = if time { TrapKind::Time } else { TrapKind::Poll };
+                self.note(kind, address.0, 0, 0);
+            }
+            return self.let_through(page, limit);
+        }
+        let access = match (fetch, write) {
+            (true, _) => "executed",
+            (_, true) => "wrote",
+            _ => "read",
+        };
+        self.note(TrapKind::PageFault, address.0, 0, 0);
+        let irql = self.windows.executive.irql();
+        let stop = if address.0 < KERNEL {
+            self.access_violation(address, access, rip)
+        } else if irql >= 2 {
+            Stop {
+                code: 0xD1,
+                parameters: [address.0, u64::from(irql), u64::from(write), rip.0],
+                certainty: Certainty::Documented,
+                reason: format!(
+                    "DRIVER_IRQL_NOT_LESS_OR_EQUAL: the driver {access} {address}, which is not \
+                     there, at IRQL {irql}"
+                ),
+                go_on: None,
+            }
+        } else {
+            let kind = if fetch { 0x10 } else { u64::from(write) * 2 };
+            Stop {
+                code: 0x50,
+                parameters: [address.0, kind, rip.0, 0],
+                certainty: Certainty::Documented,
+                reason: format!(
+                    "PAGE_FAULT_IN_NONPAGED_AREA: the driver {access} {address}, which is not \
+                     mapped so"
+                ),
+                go_on: None,
+            }
+        };
+        self.bug_check(stop)
+    }
+
+    fn access_violation(&self, address: Gva, access: &str, rip: Gva) -> Stop {
+        Stop {
+            code: 0x7E,
+            parameters: [0xC000_0005, rip.0, 0, 0],
+            certainty: Certainty::Inferred,
+            reason: format!(
+                "SYSTEM_THREAD_EXCEPTION_NOT_HANDLED: access violation: the driver {access} the \
+                 address {address}, which is no kernel address"
+            ),
+            go_on: None,
+        }
+    }
+
+    fn exception(
+        &mut self,
+        status: u64,
+        rip: Gva,
+        what: &str,
+    ) -> Result<Option<End>, MachineError> {
+        self.note(TrapKind::Exception, rip.0, status, 0);
+        self.bug_check(Stop {
+            code: 0x7E,
+            parameters: [status, rip.0, 0, 0],
+            certainty: Certainty::Inferred,
+            reason: format!("SYSTEM_THREAD_EXCEPTION_NOT_HANDLED: {what} at {rip}"),
+            go_on: None,
+        })
+    }
+
+    /// Let the instruction reach the trapped page, and further ones that it
+    /// turns out to touch.
+    fn let_through(&mut self, page: Gva, limit: &RunLimit<'_>) -> Result<Option<End>, MachineError> {
+        let mut pages = vec![page];
+        loop {
+            match self.board.step_over(&pages, limit)? {
+                StepEnd::Done => return Ok(None),
+                StepEnd::Trap(Trap::PageFault { address, .. })
+                    if pages.len() < MAX_PAGES
+                        && !pages.contains(&address.page_base())
+                        && (self.board.is_polled(address)
+                            || address.page_base() == layout::SHARED_DATA) =>
+                {
+                    pages.push(address.page_base());
+                }
+                StepEnd::Trap(trap) => return self.serve(trap, limit),
+            }
+        }
+    }
+
+    /// An instruction that is privileged, or that was patched because it
+    /// does not trap at CPL 3.
+    fn privileged(&mut self, trap: &Trap, rip: Gva) -> Result<Option<End>, MachineError> {
+        let mut code = [0u8; 15];
+        let mut length = code.len();
+        while length > 0 && self.board.space.read(rip, &mut code[..length]).is_err() {
+            length -= 1; // up to the end of the mapped page
+        }
+        for (offset, byte) in code.iter_mut().enumerate().take(length) {
+            if let Some(original) = self.patches.get(&rip.0.wrapping_add(offset as u64)) {
+                *byte = *original;
+            }
+        }
+        let registers = self.board.vm.registers();
+        let gs_base = self.board.vm.gs_base();
+        let decoded = emulate::decode(&code[..length], &registers, gs_base, &self.board.space);
+        match decoded {
+            Ok(Some(intercept)) => self.emulate(&intercept, rip),
+            Ok(None) if matches!(trap, Trap::InvalidOpcode { .. }) => {
+                self.exception(0xC000_001D, rip, "an illegal instruction")
+            }
+            // #GP of an ordinary instruction: a non-canonical address.
+            _ => self.exception(0xC000_0005, rip, "a general protection fault"),
+        }
+    }
+
+    fn emulate(
+        &mut self,
+        intercept: &Intercept,
+        rip: Gva,
+    ) -> Result<Option<End>, MachineError> {
+        use Privileged as P;
+        let mut with = Completion {
+            interrupts: self.board.state.interrupts,
+            ..Completion::default()
+        };
+        match intercept.what {
+            P::Rdtsc { .. } | P::Rdmsr { msr: 0x10 } => {
+                with.value = self.board.scenario.now().saturating_mul(TICKS);
+            }
+            P::Random { .. } => with.value = self.board.scenario.random(),
+            P::ReadCr { number: 8, .. } => {
+                with.value = u64::from(self.windows.executive.irql());
+            }
+            P::ReadCr { number, .. } => with.value = control_register(number),
+            P::WriteCr { number: 8, value } => {
+                self.windows
+                    .executive
+                    .set_irql(&mut self.board, (value & 0xF) as u8);
+            }
+            P::Rdmsr { msr: 0xC000_0101 } => with.value = self.board.vm.gs_base(),
+            // No device answers on ports: all ones.
+            P::In { .. } | P::StringIn { .. } => with.value = u64::MAX,
+            P::ReadBase {
+                segment: emulate::Segment::Gs,
+                ..
+            } => with.value = self.board.vm.gs_base(),
+            P::FastFail { code } => {
+                self.note(TrapKind::Exception, rip.0, u64::from(code), 0);
+                return self.bug_check(Stop {
+                    code: 0x139,
+                    parameters: [u64::from(code), 0, 0, 0],
+                    certainty: Certainty::Documented,
+                    reason: format!(
+                        "KERNEL_SECURITY_CHECK_FAILURE: the driver failed fast (int 29h), \
+                         code {code}"
+                    ),
+                    go_on: None,
+                });
+            }
+            P::Assert => return self.exception(0xC000_0420, rip, "a failed assertion (int 2Ch)"),
+            P::Undefined => return self.exception(0xC000_001D, rip, "an undefined instruction"),
+            P::WriteCr { .. }
+            | P::WriteDr { .. }
+            | P::WriteSelector { .. }
+            | P::WriteBase { .. }
+            | P::Iretq { .. }
+            | P::Interrupt { .. } => {
+                let reason = format!(
+                    "the driver executes a privileged instruction that changes the processor \
+                     itself ({:?}) at {rip}, which dmasan does not emulate",
+                    intercept.what
+                );
+                return Ok(Some(self.unsupported(reason)));
+            }
+            _ => {}
+        }
+        if let Some(flag) = intercept.what.interrupt_flag() {
+            self.board.state.interrupts = flag;
+        }
+        self.note(TrapKind::Privileged, rip.0, with.value, intercept.length);
+        let mut registers = self.board.vm.registers();
+        if intercept
+            .apply(&with, &mut registers, &self.board.space)
+            .is_err()
+        {
+            let at = Gva(registers[Gpr::Rsp]);
+            let stop = self.access_violation(at, "used", rip);
+            return self.bug_check(stop);
+        }
+        self.board.vm.set_registers(&registers)?;
+        Ok(None)
+    }
+
+    /// Thunks that a lookup by name has just made: guest memory gets them.
+    pub(super) fn write_new_thunks(&mut self) -> Result<(), MachineError> {
+        let (first, count) = self.windows.take_new_thunks();
+        for index in first..first + count {
+            let at = Gva(layout::THUNKS.0 + index as u64 * layout::THUNK_SIZE);
+            self.board
+                .write(at, &thunk::call(index as u32))
+                .map_err(MachineError::Platform)?;
+        }
+        Ok(())
+    }
+
+    /// Map the stack of thread `index`; the page below stays unmapped.
+    pub(crate) fn map_stack(&mut self, index: u32) -> Result<(), MachineError> {
+        let top = layout::stack_top(index);
+        let pages = layout::STACK_SIZE / PAGE_SIZE;
+        for page in 1..=pages {
+            let frame = self.boot_frame()?;
+            self.board
+                .map(
+                    Gva(top.0 - page * PAGE_SIZE),
+                    frame,
+                    windows::Protection::WRITE,
+                )
+                .map_err(MachineError::Platform)?;
+        }
+        Ok(())
+    }
+}
+
+/// Control registers as a Windows kernel has them, in the bits that do not
+/// depend on the processor: protected mode with paging, write protection;
+/// PAE, SSE, UMIP.
+fn control_register(number: u8) -> u64 {
+    match number {
+        0 => 0x8005_0033,
+        4 => 0x0000_0EF8,
+        _ => 0,
+    }
+}
