@@ -4,6 +4,7 @@
 //! | module | subject |
 //! |---|---|
 //! | `vcpu` | [`Vm`]: the vCPU, entering it and telling why it left |
+//! | `setup`, `state` | making a [`Vm`]; saving and restoring it |
 //! | `space` | [`AddressSpace`]: page tables, access traps, the driver's memory |
 //! | `layout` | descriptor tables, the exception stubs and their addresses |
 //! | `step`, `simple` | letting one instruction pass an access trap |
@@ -23,8 +24,10 @@ mod layout;
 pub mod patch;
 mod probe;
 mod registers;
+mod setup;
 mod simple;
 mod space;
+mod state;
 mod step;
 #[cfg(test)]
 mod tests;

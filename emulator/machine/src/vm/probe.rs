@@ -3,10 +3,11 @@
 use super::error::VmError;
 use super::frames::FrameRange;
 use super::registers::Gpr;
+use super::setup::open;
 use super::space::{AddressSpace, Protection};
 use super::thunk;
 use super::trap::{RunLimit, Trap};
-use super::vcpu::{Vm, open};
+use super::vcpu::Vm;
 use memory::{GuestMemory, Gva, Pfn};
 use std::fs;
 use std::path::Path;

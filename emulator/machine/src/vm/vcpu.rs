@@ -4,41 +4,25 @@
 //! the vCPU depends on where the hardware stopped: at CPL 3 (a port or MMIO
 //! access) it is loaded directly, in an exception stub it goes into a frame
 //! for `iretq`.
-#![allow(unsafe_code)] // KVM memory slots, XSAVE and a union in kvm_run
+#![allow(unsafe_code)] // reading a union in kvm_run
 
 use super::alarm::Alarm;
-use super::cpuid;
-use super::error::{SpaceError, VmError};
+use super::error::VmError;
 use super::layout::{self, FRAME, IRET_STUB, USER_CS, USER_SS};
-use super::registers::{CpuState, FpuState, Gpr, Registers};
+use super::registers::{Gpr, Registers};
+use super::setup::set_slots;
 use super::space::AddressSpace;
 use super::trap::{RunLimit, Trap};
-use kvm_bindings::{
-    KVM_API_VERSION, kvm_dtable, kvm_regs, kvm_segment, kvm_userspace_memory_region,
-    kvm_vcpu_events, kvm_xsave,
-};
-use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
+use kvm_bindings::kvm_regs;
+use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 use memory::{Gpa, GuestMemory, Gva, PAGE_SIZE};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Three pages that KVM wants on some hosts for real mode, which we never
-/// use: in the firmware's part of the address space.
-const REAL_MODE_TSS: usize = 0xfffb_d000;
-
-// Control register bits (Intel SDM vol. 3, 2.5 and 2.2.1).
-const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31; // PE MP ET NE WP PG
-const CR4_TSD: u64 = 1 << 2;
-const CR4_PAE: u64 = 1 << 5;
-const CR4_OSFXSR: u64 = 1 << 9;
-const CR4_OSXMMEXCPT: u64 = 1 << 10;
-const CR4_UMIP: u64 = 1 << 11;
-const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11; // LME LMA NXE, and no SCE
-
 /// Where the hardware stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopped {
+pub(super) enum Stopped {
     /// In the driver's code.
     User,
     /// In an exception stub: going on takes an `iretq`.
@@ -68,74 +52,30 @@ enum Exit {
 pub struct Vm {
     // Field order is drop order: the vCPU before its VM, and both before the
     // memory that KVM maps.
-    vcpu: VcpuFd,
-    fd: VmFd,
-    memory: Arc<GuestMemory>,
+    pub(super) vcpu: VcpuFd,
+    pub(super) fd: VmFd,
+    pub(super) memory: Arc<GuestMemory>,
     /// Where the exception frame lies in RAM.
-    frame: Gpa,
-    alarm: Option<Alarm>,
-    sync_regs: bool,
-    registers: Registers,
+    pub(super) frame: Gpa,
+    pub(super) alarm: Option<Alarm>,
+    pub(super) sync_regs: bool,
+    pub(super) registers: Registers,
     /// `registers` differ from the hardware's.
-    dirty: bool,
-    stopped: Stopped,
+    pub(super) dirty: bool,
+    pub(super) stopped: Stopped,
     /// A trap found while completing an instruction; the next `run` gives it.
-    queued: Option<Trap>,
+    pub(super) queued: Option<Trap>,
     /// The last run was cut short, so an exception may wait inside KVM.
-    cut_short: bool,
+    pub(super) cut_short: bool,
     /// After an `out`, is RIP past it on this host? Unknown before the first.
-    out_moves_rip: Option<bool>,
+    pub(super) out_moves_rip: Option<bool>,
     /// KVM would move RIP if it is still here at the next entry.
-    unfinished_out: Option<u64>,
-    gs_base: u64,
-    exits: u64,
+    pub(super) unfinished_out: Option<u64>,
+    pub(super) gs_base: u64,
+    pub(super) exits: u64,
 }
 
 impl Vm {
-    /// A machine with the RAM and the page tables of `space`.
-    ///
-    /// # Errors
-    /// [`VmError::NoKvm`], [`VmError::NotPermitted`], [`VmError::Lacks`],
-    /// [`VmError::Kvm`].
-    pub fn new(space: &AddressSpace) -> Result<Self, VmError> {
-        let kvm = open()?;
-        let fd = kvm.create_vm().map_err(VmError::kvm("KVM_CREATE_VM"))?;
-        // Needed on some Intel hosts, refused on others: no harm either way.
-        let _ = fd.set_tss_address(REAL_MODE_TSS);
-        let memory = Arc::clone(space.memory());
-        let (frame, _) = space.translate(FRAME).ok_or(SpaceError::NotMapped(FRAME))?;
-        set_slots(&fd, &memory, true)?;
-        let vcpu = fd.create_vcpu(0).map_err(VmError::kvm("KVM_CREATE_VCPU"))?;
-        let cpuid = cpuid::table().ok_or(VmError::Lacks("a CPUID table of its size"))?;
-        vcpu.set_cpuid2(&cpuid)
-            .map_err(VmError::kvm("KVM_SET_CPUID2"))?;
-        let mut vm = Self {
-            vcpu,
-            fd,
-            memory,
-            frame,
-            alarm: None,
-            sync_regs: kvm.check_extension(Cap::SyncRegs),
-            registers: Registers::default(),
-            dirty: true,
-            stopped: Stopped::User,
-            queued: None,
-            cut_short: false,
-            out_moves_rip: None,
-            unfinished_out: None,
-            gs_base: 0,
-            exits: 0,
-        };
-        if vm.sync_regs {
-            vm.vcpu.set_sync_valid_reg(SyncReg::Register);
-            // With the system registers comes CR2.
-            vm.vcpu.set_sync_valid_reg(SyncReg::SystemRegister);
-        }
-        vm.enter_long_mode(space)?;
-        vm.set_fpu(&FpuState::default())?;
-        Ok(vm)
-    }
-
     /// The driver's integer registers.
     #[must_use]
     pub fn registers(&self) -> Registers {
@@ -167,109 +107,6 @@ impl Vm {
     #[must_use]
     pub fn mid_instruction(&self) -> bool {
         self.stopped == Stopped::Reading || self.queued.is_some()
-    }
-
-    /// Where GS-relative addresses of the driver start.
-    #[must_use]
-    pub fn gs_base(&self) -> u64 {
-        self.gs_base
-    }
-
-    /// Set where GS-relative addresses of the driver start.
-    ///
-    /// # Errors
-    /// [`VmError::Kvm`].
-    pub fn set_gs_base(&mut self, base: u64) -> Result<(), VmError> {
-        let mut sregs = self
-            .vcpu
-            .get_sregs()
-            .map_err(VmError::kvm("KVM_GET_SREGS"))?;
-        sregs.gs.base = base;
-        self.vcpu
-            .set_sregs(&sregs)
-            .map_err(VmError::kvm("KVM_SET_SREGS"))?;
-        self.gs_base = base;
-        Ok(())
-    }
-
-    /// The driver's x87 and SSE state.
-    ///
-    /// # Errors
-    /// [`VmError::Kvm`].
-    pub fn fpu(&self) -> Result<FpuState, VmError> {
-        let xsave = self
-            .vcpu
-            .get_xsave()
-            .map_err(VmError::kvm("KVM_GET_XSAVE"))?;
-        let mut area = [0; 512];
-        for (bytes, word) in area.chunks_exact_mut(4).zip(xsave.region) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        // Bytes for software's own use, where KVM leaves notes about itself.
-        area[464..].fill(0);
-        // MXCSR_MASK describes the processor, not the program.
-        area[28..32].fill(0);
-        Ok(FpuState(area))
-    }
-
-    /// Replace the driver's x87 and SSE state.
-    ///
-    /// # Errors
-    /// [`VmError::Kvm`]: among others, reserved bits of MXCSR are set.
-    pub fn set_fpu(&mut self, fpu: &FpuState) -> Result<(), VmError> {
-        let mut xsave = kvm_xsave::default();
-        for (word, bytes) in xsave.region.iter_mut().zip(fpu.0.chunks_exact(4)) {
-            *word = bytes.try_into().map_or(0, u32::from_le_bytes);
-        }
-        xsave.region[116..128].fill(0);
-        // XSTATE_BV: x87 and SSE are in the area, the rest is initial
-        // (Intel SDM vol. 1, 13.4.2).
-        xsave.region[128] = 3;
-        // SAFETY: no dynamically enabled XSAVE feature is in use, so KVM
-        // reads no more than the 4 KiB of a `kvm_xsave`.
-        unsafe { self.vcpu.set_xsave(&xsave) }.map_err(VmError::kvm("KVM_SET_XSAVE"))
-    }
-
-    /// All of the CPU's state that a snapshot keeps.
-    ///
-    /// # Errors
-    /// [`VmError::UnansweredRead`], [`VmError::MidInstruction`]: KVM holds
-    /// half an instruction then; [`VmError::Kvm`].
-    pub fn save_cpu(&self) -> Result<CpuState, VmError> {
-        if self.stopped == Stopped::Reading {
-            return Err(VmError::UnansweredRead);
-        }
-        if self.queued.is_some() {
-            return Err(VmError::MidInstruction);
-        }
-        Ok(CpuState {
-            registers: self.registers,
-            fpu: self.fpu()?,
-            gs_base: self.gs_base,
-        })
-    }
-
-    /// Go on from `state`, whatever the vCPU was in the middle of.
-    ///
-    /// # Errors
-    /// [`VmError::Kvm`].
-    pub fn restore_cpu(&mut self, state: &CpuState) -> Result<(), VmError> {
-        self.abandon_instruction()?;
-        if self.cut_short {
-            let none = kvm_vcpu_events::default();
-            self.vcpu
-                .set_vcpu_events(&none)
-                .map_err(VmError::kvm("KVM_SET_VCPU_EVENTS"))?;
-            self.cut_short = false;
-        }
-        self.set_fpu(&state.fpu)?;
-        self.set_gs_base(state.gs_base)?;
-        self.registers = Registers {
-            rflags: Registers::clean_flags(state.registers.rflags),
-            ..state.registers
-        };
-        self.dirty = true;
-        Ok(())
     }
 
     /// Exits of the vCPU so far: what a run costs.
@@ -308,6 +145,9 @@ impl Vm {
         loop {
             match self.enter()? {
                 Exit::Kicked => {
+                    if let Some(alarm) = &self.alarm {
+                        alarm.consume();
+                    }
                     let hardware = self.hardware_registers()?;
                     // Within a stub the driver's registers are not to be
                     // seen; it is two instructions long.
@@ -345,7 +185,7 @@ impl Vm {
 
     /// Let KVM finish the instruction whose port or MMIO access it exited
     /// for, without running another.
-    fn complete(&mut self) -> Result<(), VmError> {
+    pub(super) fn complete(&mut self) -> Result<(), VmError> {
         self.vcpu.set_kvm_immediate_exit(1);
         let exit = self.enter();
         self.vcpu.set_kvm_immediate_exit(0);
@@ -394,24 +234,8 @@ impl Vm {
         Ok(())
     }
 
-    /// Leave the instruction that KVM is in the middle of.
-    fn abandon_instruction(&mut self) -> Result<(), VmError> {
-        // Bounded by the elements of one vector register, with room.
-        for _ in 0..64 {
-            if let Some(trap) = self.queued.take() {
-                self.deliver(trap);
-            }
-            if self.stopped == Stopped::Reading {
-                self.finish_mmio_read([0; 8])?;
-            } else if self.queued.is_none() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// Hand out a trap that was found early.
-    fn deliver(&mut self, trap: Trap) -> Trap {
+    pub(super) fn deliver(&mut self, trap: Trap) -> Trap {
         if let Trap::Mmio { write: None, .. } = trap {
             self.stopped = Stopped::Reading;
         } else if let Trap::Mmio {
@@ -648,111 +472,10 @@ impl Vm {
             return Ok(());
         }
         if !self.alarm.as_ref().is_some_and(Alarm::is_here) {
-            self.alarm = Some(Alarm::start()?);
+            self.alarm = Some(Alarm::start(&self.vcpu)?);
         }
         Ok(())
     }
-
-    fn enter_long_mode(&mut self, space: &AddressSpace) -> Result<(), VmError> {
-        let mut sregs = self
-            .vcpu
-            .get_sregs()
-            .map_err(VmError::kvm("KVM_GET_SREGS"))?;
-        let code = kvm_segment {
-            limit: 0xffff_ffff,
-            selector: USER_CS,
-            type_: 11, // execute, read, accessed
-            present: 1,
-            dpl: 3,
-            s: 1,
-            l: 1,
-            g: 1,
-            ..Default::default()
-        };
-        let data = kvm_segment {
-            selector: USER_SS,
-            type_: 3, // read, write, accessed
-            db: 1,
-            l: 0,
-            ..code
-        };
-        (sregs.cs, sregs.ss, sregs.ds, sregs.es) = (code, data, data, data);
-        (sregs.fs, sregs.gs) = (data, data);
-        sregs.tr = kvm_segment {
-            base: layout::TSS.0,
-            limit: layout::TSS_LIMIT,
-            selector: layout::TSS_SELECTOR,
-            type_: 11, // busy 64-bit TSS
-            present: 1,
-            ..Default::default()
-        };
-        sregs.gdt = kvm_dtable {
-            base: layout::GDT.0,
-            limit: layout::GDT_LIMIT,
-            ..Default::default()
-        };
-        sregs.idt = kvm_dtable {
-            base: layout::IDT.0,
-            limit: layout::IDT_LIMIT,
-            ..Default::default()
-        };
-        sregs.cr0 = CR0;
-        sregs.cr3 = space.root().base().0;
-        sregs.efer = EFER;
-        let cr4 = CR4_PAE | CR4_TSD | CR4_OSFXSR | CR4_OSXMMEXCPT;
-        sregs.cr4 = cr4 | CR4_UMIP;
-        if self.vcpu.set_sregs(&sregs).is_ok() {
-            return Ok(());
-        }
-        // A host without UMIP: the loader patches sgdt and its kind anyway.
-        sregs.cr4 = cr4;
-        self.vcpu
-            .set_sregs(&sregs)
-            .map_err(VmError::kvm("KVM_SET_SREGS"))
-    }
-}
-
-/// Open `/dev/kvm` and see that it is usable.
-pub(super) fn open() -> Result<Kvm, VmError> {
-    let kvm = Kvm::new().map_err(|error| match error.errno() {
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => VmError::NoKvm,
-        libc::EACCES | libc::EPERM => VmError::NotPermitted,
-        _ => VmError::kvm("opening /dev/kvm")(error),
-    })?;
-    if kvm.get_api_version() != KVM_API_VERSION as i32 {
-        return Err(VmError::Lacks("API version 12"));
-    }
-    for (capability, name) in [
-        (Cap::UserMemory, "user memory slots"),
-        (Cap::ImmediateExit, "immediate exit"),
-        (Cap::Xsave, "XSAVE state"),
-    ] {
-        if !kvm.check_extension(capability) {
-            return Err(VmError::Lacks(name));
-        }
-    }
-    Ok(kvm)
-}
-
-/// Add or remove RAM.
-fn set_slots(fd: &VmFd, memory: &GuestMemory, present: bool) -> Result<(), VmError> {
-    for (number, slot) in memory.slots().iter().enumerate() {
-        let host = memory
-            .host_address(slot.file_offset)
-            .ok_or(VmError::Lacks("a mapping of guest memory"))?;
-        let region = kvm_userspace_memory_region {
-            slot: number as u32,
-            flags: 0,
-            guest_phys_addr: slot.base.0,
-            memory_size: if present { slot.size } else { 0 },
-            userspace_addr: host,
-        };
-        // SAFETY: the range is the whole of a live mapping that `Vm` keeps
-        // alive (it holds an Arc of the memory, dropped after the VM).
-        unsafe { fd.set_user_memory_region(region) }
-            .map_err(VmError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
-    }
-    Ok(())
 }
 
 /// Has a limit been reached?
