@@ -8,7 +8,7 @@
 //! reads the frame from the page, and to go on writes a new one and sends the
 //! vCPU to a lone `iretq`.
 
-use super::space::Protection;
+use super::pte::Protection;
 use super::thunk;
 use memory::{Gva, PAGE_SIZE};
 

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `vcpu` | [`Vm`]: the vCPU, entering it and telling why it left |
 //! | `setup`, `state` | making a [`Vm`]; saving and restoring it |
-//! | `space` | [`AddressSpace`]: page tables, access traps, the driver's memory |
+//! | `space`, `pte` | [`AddressSpace`]: page tables, access traps, the driver's memory |
 //! | `layout` | descriptor tables, the exception stubs and their addresses |
 //! | `step`, `simple` | letting one instruction pass an access trap |
 //! | [`emulate`] | what a privileged instruction asks for, and completing it |
@@ -23,6 +23,7 @@ pub mod helpers;
 mod layout;
 pub mod patch;
 mod probe;
+mod pte;
 mod registers;
 mod setup;
 mod simple;
@@ -39,8 +40,9 @@ pub use error::{SpaceError, VmError};
 pub use frames::{FrameAllocator, FrameRange};
 pub use layout::{KERNEL_CS, KERNEL_SS, SYSTEM_BASE, SYSTEM_PAGES, USER_CS, USER_SS};
 pub use probe::{KvmFacts, probe};
+pub use pte::{Mapping, Protection};
 pub use registers::{CpuState, FpuState, Gpr, Registers};
-pub use space::{AddressSpace, Mapping, Protection, SpaceState};
+pub use space::{AddressSpace, SpaceState};
 pub use step::StepEnd;
 pub use trap::{RunLimit, Trap};
 pub use vcpu::Vm;

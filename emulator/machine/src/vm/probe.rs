@@ -2,9 +2,10 @@
 
 use super::error::VmError;
 use super::frames::FrameRange;
+use super::pte::Protection;
 use super::registers::Gpr;
 use super::setup::open;
-use super::space::{AddressSpace, Protection};
+use super::space::AddressSpace;
 use super::thunk;
 use super::trap::{RunLimit, Trap};
 use super::vcpu::Vm;

@@ -9,113 +9,16 @@
 use super::error::SpaceError;
 use super::frames::{FrameAllocator, FrameRange};
 use super::layout;
+use super::pte::{ACCESSED, FRAME, Mapping, PRESENT, Protection, USER, WRITE};
 use memory::{Gpa, GuestMemory, Gva, PAGE_SIZE, Pfn};
 use std::sync::Arc;
-
-// Page-table entry bits (Intel SDM vol. 3, 4.5).
-const PRESENT: u64 = 1;
-const WRITE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-/// A bit that hardware ignores: the entry is trapped, not absent.
-const TRAPPED: u64 = 1 << 9;
-const NO_EXECUTE: u64 = 1 << 63;
-const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
 /// Gaps of up to this many pages are dropped along with their neighbours: a
 /// call costs more than the faults that bring a few pages back.
 const JOIN_GAP: u64 = 8;
 
-/// What code at CPL 3 may do with a page. A mapped page is always readable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Protection {
-    /// May be written.
-    pub write: bool,
-    /// May be executed.
-    pub execute: bool,
-    /// May be reached at CPL 3; otherwise only by our stubs at CPL 0.
-    pub user: bool,
-}
-
-impl Protection {
-    /// Driver data.
-    pub const DATA: Self = Self::new(true, false);
-    /// Driver constants.
-    pub const READ_ONLY: Self = Self::new(false, false);
-    /// Driver code.
-    pub const CODE: Self = Self::new(false, true);
-    /// Old drivers' writable code, and discardable sections.
-    pub const ALL: Self = Self::new(true, true);
-
-    const fn new(write: bool, execute: bool) -> Self {
-        Self {
-            write,
-            execute,
-            user: true,
-        }
-    }
-
-    fn bits(self) -> u64 {
-        let mut bits = 0;
-        if self.write {
-            bits |= WRITE;
-        }
-        if self.user {
-            bits |= USER;
-        }
-        if !self.execute {
-            bits |= NO_EXECUTE;
-        }
-        bits
-    }
-
-    fn from_bits(entry: u64) -> Self {
-        Self {
-            write: entry & WRITE != 0,
-            execute: entry & NO_EXECUTE == 0,
-            user: entry & USER != 0,
-        }
-    }
-
-    /// Everything that `self` allows, `other` allows too.
-    fn within(self, other: Self) -> bool {
-        (!self.write || other.write)
-            && (!self.execute || other.execute)
-            && (!self.user || other.user)
-    }
-}
-
-/// What a page of the address space is mapped to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    /// The frame.
-    pub frame: Pfn,
-    /// What the driver may do.
-    pub protection: Protection,
-    /// Accesses by the driver fault, so that the host sees them.
-    pub trapped: bool,
-}
-
-impl Mapping {
-    fn decode(entry: u64) -> Option<Self> {
-        if entry & (PRESENT | TRAPPED) == 0 {
-            return None;
-        }
-        Some(Self {
-            frame: Pfn::from(Gpa(entry & FRAME)),
-            protection: Protection::from_bits(entry),
-            trapped: entry & PRESENT == 0,
-        })
-    }
-
-    fn encode(self) -> u64 {
-        // Accessed and dirty are set from the start: nobody reads them, and
-        // KVM's walk then has nothing to write back.
-        let state = if self.trapped { TRAPPED } else { PRESENT };
-        self.frame.base().0 & FRAME | self.protection.bits() | state | ACCESSED | DIRTY
-    }
-}
+/// With more runs of pages than this, forgetting everything is cheaper.
+const MAX_RUNS: usize = 32;
 
 /// What of an [`AddressSpace`] is not in guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -398,6 +301,9 @@ impl AddressSpace {
                 }
                 _ => runs.push((frame, frame)),
             }
+        }
+        if runs.len() > MAX_RUNS {
+            return Ok(true);
         }
         for (first, last) in runs {
             self.memory.drop_translations(first, last.0 - first.0 + 1)?;

@@ -124,6 +124,31 @@ fn scattered_pages_unmapped_together_all_fault() {
 }
 
 #[test]
+fn many_scattered_pages_unmapped_together_all_fault() {
+    let mut machine = reader();
+    let far = |index: u64| Gva(0xffff_a000_0000_0000 + index * 0x1000);
+    for index in 0..40 {
+        // Frames far enough apart not to be joined.
+        let frame = Pfn(16 + index * 12);
+        machine
+            .space
+            .map(far(index), frame, Protection::DATA)
+            .unwrap();
+        machine.set(Gpr::Rbx, far(index).0);
+        machine.jump(CODE);
+        assert!(matches!(machine.run(), Trap::Port { .. }));
+    }
+    for index in 0..40 {
+        machine.space.unmap(far(index)).unwrap();
+    }
+    for index in 0..40 {
+        machine.set(Gpr::Rbx, far(index).0);
+        machine.jump(CODE);
+        assert_eq!(machine.run(), fault(far(index), false, false, false, CODE));
+    }
+}
+
+#[test]
 fn range_is_trapped_and_untrapped_at_once() {
     let mut machine = reader();
     machine.run();

@@ -341,6 +341,54 @@ fn jump_into_the_machines_own_pages_faults() {
 }
 
 #[test]
+fn machine_works_without_shared_registers() {
+    let mut machine = machine_at(|a| {
+        a.out(u32::from(thunk::CALL_PORT), eax)?;
+        a.mov(dword_ptr(rbx), eax)?;
+        a.mov(ecx, dword_ptr(rbx))?;
+        a.mov(edx, dword_ptr(0x123))
+    });
+    machine.vm.sync_regs = false;
+    machine.set(Gpr::Rax, 5);
+    assert!(matches!(machine.run(), Trap::Port { value: 5, .. }));
+    machine.set(Gpr::Rax, 6);
+    let write = Some([6, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(matches!(machine.run(), Trap::Mmio { write: w, .. } if w == write));
+    assert!(matches!(machine.run(), Trap::Mmio { write: None, .. }));
+    machine.vm.finish_mmio_read([7; 8]).unwrap();
+    assert_eq!(machine.get(Gpr::Rcx), 0x0707_0707);
+    assert!(matches!(
+        machine.run(),
+        Trap::PageFault {
+            address: Gva(0x123),
+            ..
+        }
+    ));
+    assert_redirects(&mut machine);
+}
+
+#[test]
+fn instruction_that_kvm_cannot_emulate_on_mmio_is_fatal() {
+    let mut machine = machine_at(|a| a.pxor(xmm0, xmmword_ptr(rbx)));
+    let trap = machine.run();
+    assert!(
+        matches!(&trap, Trap::Fatal(reason) if reason.contains("emulate")),
+        "{trap:?}"
+    );
+}
+
+#[test]
+fn machine_without_its_stubs_is_fatal() {
+    let mut machine = machine_at(|a| a.hlt());
+    for page in 0..crate::vm::SYSTEM_PAGES {
+        let at = Gva(crate::vm::SYSTEM_BASE.0 + page * 0x1000);
+        machine.space.unmap(at).unwrap();
+    }
+    let trap = machine.run();
+    assert!(matches!(trap, Trap::Fatal(_)), "{trap:?}");
+}
+
+#[test]
 fn probe_measures_this_host() {
     let facts = probe().expect("these tests need a usable /dev/kvm");
     assert_eq!(facts.api_version, 12);
