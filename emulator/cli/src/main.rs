@@ -1,1 +1,34 @@
-fn main() {}
+//! The `dmasan` binary: the command line, progress and exit codes.
+#![forbid(unsafe_code)]
+
+mod args;
+mod doctor;
+mod error;
+mod files;
+mod run;
+mod show;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format_timestamp(None)
+        .init();
+    // Bad usage exits with 2 by itself.
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Report(arguments) => show::report(arguments),
+        Command::Replay(arguments) => show::replay(arguments),
+        Command::Doctor => doctor::doctor(),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("dmasan: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -170,6 +170,14 @@ impl Journal {
         self.inner.borrow().buffer.clone()
     }
 
+    /// Forget all events of a journal in memory; interned ids stay.
+    pub fn clear(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.file.is_none() {
+            inner.buffer.truncate(HEADER.len());
+        }
+    }
+
     /// Length of [`Journal::bytes`].
     #[must_use]
     pub fn len(&self) -> usize {

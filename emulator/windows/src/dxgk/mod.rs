@@ -1,1 +1,353 @@
-//! dxgk
+//! dxgkrnl as a display miniport sees it: registration, the adapter's life,
+//! the `DxgkCb*` callbacks, and the isolation domain.
+
+pub mod device;
+pub mod domain;
+pub mod lifecycle;
+pub mod memory;
+pub mod spec;
+#[cfg(test)]
+mod tests;
+
+pub use domain::DomainMode;
+pub use lifecycle::{DriverCall, Progress};
+
+use crate::call::{Call, Outcome};
+use crate::hal::DomainId;
+use crate::layout;
+use crate::platform::{Platform, PlatformError};
+use crate::status;
+use crate::{Windows, executive};
+use memory::{Gva, Pfn, RequesterId};
+use std::collections::BTreeMap;
+
+/// Interrupt request level of the device's interrupt: above every DPC.
+/// Windows derives it from the vector; any device level serves.
+pub const DEVICE_IRQL: u8 = 9;
+/// Highest IRQL of the memory callbacks. The DDI pages say PASSIVE_LEVEL,
+/// the isolation article says APC_LEVEL at most: the wider one, so that no
+/// correct driver is accused.
+pub(crate) const CALLBACK_IRQL: u8 = 1;
+
+/// A callback: it may reach every room.
+pub(crate) type Callback = fn(&mut Windows, &mut dyn Platform, &Call) -> Outcome;
+
+/// The callbacks that exist, by the name of their slot.
+pub(crate) const CALLBACKS: &[(&str, Callback)] = &[
+    ("DxgkCbGetDeviceInformation", device::get_device_information),
+    ("DxgkCbIndicateChildStatus", succeed),
+    ("DxgkCbMapMemory", device::map_memory),
+    ("DxgkCbQueueDpc", device::queue_dpc),
+    ("DxgkCbReadDeviceSpace", device::read_device_space),
+    ("DxgkCbSynchronizeExecution", device::synchronize_execution),
+    ("DxgkCbUnmapMemory", device::unmap_memory),
+    ("DxgkCbWriteDeviceSpace", device::write_device_space),
+    ("DxgkCbNotifyInterrupt", succeed),
+    ("DxgkCbNotifyDpc", succeed),
+    ("DxgkCbLogEtwEvent", succeed),
+    ("DxgkCbSetPowerComponentActive", succeed),
+    ("DxgkCbSetPowerComponentIdle", succeed),
+    ("DxgkCbAcquirePostDisplayOwnership", device::acquire_post_display),
+    ("DxgkCbAcquirePostDisplayOwnership2", device::acquire_post_display),
+    ("DxgkCbAllocateContiguousMemory", memory::allocate_contiguous),
+    ("DxgkCbFreeContiguousMemory", memory::free_contiguous),
+    ("DxgkCbAllocatePagesForMdl", memory::allocate_pages_for_mdl),
+    ("DxgkCbFreePagesFromMdl", memory::free_pages_from_mdl),
+];
+
+/// The routine that the display port library calls to register a full
+/// miniport; dxgkrnl hands its address out by an internal IOCTL.
+pub const REGISTER: &str = "DxgkInitialize";
+/// The same for a display-only driver.
+pub const REGISTER_DISPLAY_ONLY: &str = "DxgkInitializeDisplayOnlyDriver";
+
+/// What a driver registered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Miniport {
+    /// Interface version it was built for.
+    pub version: u32,
+    /// Has it the display-only table?
+    pub display_only: bool,
+    pub add_device: u64,
+    pub start_device: u64,
+    pub stop_device: u64,
+    pub remove_device: u64,
+    pub interrupt_routine: u64,
+    pub dpc_routine: u64,
+    pub unload: u64,
+    pub query_adapter_info: u64,
+    pub escape: u64,
+    pub begin_exclusive_access: u64,
+    pub end_exclusive_access: u64,
+}
+
+/// Memory that dxgkrnl tracks under a handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tracked {
+    pub id: journal::event::AllocationId,
+    pub frames: Vec<Pfn>,
+    pub object: TrackedObject,
+}
+
+/// What the driver was given with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TrackedObject {
+    /// An MDL, which dxgkrnl owns.
+    Mdl(Gva),
+    /// A mapped contiguous block.
+    Contiguous(Gva),
+}
+
+/// A device memory range that the driver mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    pub pages: u64,
+}
+
+/// Everything dxgkrnl remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The PCI function that the adapter is.
+    pub(crate) device: RequesterId,
+    pub(crate) mode: DomainMode,
+    pub(crate) miniport: Option<Miniport>,
+    /// MiniportDeviceContext, from AddDevice.
+    pub(crate) context: u64,
+    pub(crate) tracked: BTreeMap<u64, Tracked>,
+    /// Handles given out so far: none is used twice.
+    pub(crate) handles: u64,
+    pub(crate) mappings: BTreeMap<u64, Mapping>,
+    pub(crate) mapped_pages: u64,
+    /// The isolation domain, once created.
+    pub(crate) domain: Option<DomainId>,
+    /// Is the device attached to it?
+    pub(crate) attached: bool,
+    pub(crate) dpc_queued: bool,
+    pub(crate) stage: lifecycle::Stage,
+    /// The routine that refused to start, and its status.
+    pub(crate) failure: Option<(String, u32)>,
+    pub(crate) secure_mode_supported: bool,
+}
+
+impl State {
+    /// An adapter that is not started, for the device at `device`.
+    #[must_use]
+    pub fn new(device: RequesterId, mode: DomainMode) -> Self {
+        Self {
+            device,
+            mode,
+            miniport: None,
+            context: 0,
+            tracked: BTreeMap::new(),
+            handles: 0,
+            mappings: BTreeMap::new(),
+            mapped_pages: 0,
+            domain: None,
+            attached: false,
+            dpc_queued: false,
+            stage: lifecycle::Stage::Load,
+            failure: None,
+            secure_mode_supported: false,
+        }
+    }
+
+    /// Did the driver register as a display miniport?
+    #[must_use]
+    pub fn registered(&self) -> bool {
+        self.miniport.is_some()
+    }
+
+    /// Is the device behind the isolation domain now?
+    #[must_use]
+    pub fn isolated(&self) -> bool {
+        self.attached
+    }
+
+    /// Memory given out by the callbacks and not taken back.
+    #[must_use]
+    pub fn live_allocations(&self) -> usize {
+        self.tracked.len()
+    }
+
+    /// The routine that refused to start, and its status.
+    #[must_use]
+    pub fn failure(&self) -> Option<(&str, u32)> {
+        self.failure.as_ref().map(|(r, s)| (r.as_str(), *s))
+    }
+}
+
+/// A callback whose success is all that a driver sees of it here.
+fn succeed(_: &mut Windows, _: &mut dyn Platform, _: &Call) -> Outcome {
+    Outcome::Return(u64::from(status::SUCCESS))
+}
+
+/// Every callback but those of the interrupt path carries the device handle
+/// first; another one is refused.
+pub(crate) fn is_our_handle(handle: u64) -> bool {
+    handle == DEVICE_HANDLE
+}
+
+/// `DXGKRNL_INTERFACE::DeviceHandle`: an opaque value that is no address of
+/// anything mapped.
+pub(crate) const DEVICE_HANDLE: u64 = 0xFFFF_C00F_0000_1000;
+
+/// `DxgkInitialize(DriverObject, RegistryPath, InitializationData)`, as the
+/// display port library calls it.
+pub(crate) fn register(windows: &mut Windows, p: &mut dyn Platform, call: &Call) -> Outcome {
+    register_table(windows, p, call, false)
+}
+
+/// `DxgkInitializeDisplayOnlyDriver`, likewise.
+pub(crate) fn register_display_only(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    call: &Call,
+) -> Outcome {
+    register_table(windows, p, call, true)
+}
+
+fn register_table(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    call: &Call,
+    display_only: bool,
+) -> Outcome {
+    match read_table(p, Gva(call.registers[2]), display_only) {
+        Ok(Some(miniport)) => {
+            windows.dxgk.miniport = Some(miniport);
+            Outcome::Return(u64::from(status::SUCCESS))
+        }
+        Ok(None) => Outcome::Return(u64::from(status::INVALID_PARAMETER)),
+        Err(e) => e.into(),
+    }
+}
+
+fn read_table(
+    p: &dyn Platform,
+    table: Gva,
+    display_only: bool,
+) -> Result<Option<Miniport>, PlatformError> {
+    use spec::initialization as slot;
+    let pointer = |offset: u64| {
+        let at = table
+            .checked_add(offset)
+            .ok_or(PlatformError::NotMapped(table))?;
+        p.read_u64(at)
+    };
+    let version = p.read_u32(table)?;
+    let isolating = !display_only && version >= spec::VERSION_WDDM_2_4;
+    let exclusive = |offset| {
+        if isolating { pointer(offset) } else { Ok(0) }
+    };
+    let miniport = Miniport {
+        version,
+        display_only,
+        add_device: pointer(slot::ADD_DEVICE)?,
+        start_device: pointer(slot::START_DEVICE)?,
+        stop_device: pointer(slot::STOP_DEVICE)?,
+        remove_device: pointer(slot::REMOVE_DEVICE)?,
+        interrupt_routine: pointer(slot::INTERRUPT_ROUTINE)?,
+        dpc_routine: pointer(slot::DPC_ROUTINE)?,
+        unload: pointer(slot::UNLOAD)?,
+        query_adapter_info: pointer(slot::QUERY_ADAPTER_INFO)?,
+        escape: pointer(if display_only {
+            slot::DISPLAY_ONLY_ESCAPE
+        } else {
+            slot::ESCAPE
+        })?,
+        begin_exclusive_access: exclusive(slot::BEGIN_EXCLUSIVE_ACCESS)?,
+        end_exclusive_access: exclusive(slot::END_EXCLUSIVE_ACCESS)?,
+    };
+    // The documents make these mandatory; without them there is no adapter.
+    let whole = [
+        miniport.add_device,
+        miniport.start_device,
+        miniport.stop_device,
+        miniport.remove_device,
+        miniport.query_adapter_info,
+    ]
+    .iter()
+    .all(|&routine| routine != 0);
+    Ok(whole.then_some(miniport))
+}
+
+/// Write `DXGKRNL_INTERFACE`; each callback that does not exist points at a
+/// page of its own that is never mapped, so that its use has a name.
+pub(crate) fn write_interface(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    at: Gva,
+) -> Result<(), PlatformError> {
+    let mut bytes = Vec::with_capacity(spec::INTERFACE_SIZE as usize);
+    bytes.extend_from_slice(&(spec::INTERFACE_SIZE as u32).to_le_bytes());
+    bytes.extend_from_slice(&spec::VERSION_WDDM_2_4.to_le_bytes());
+    bytes.extend_from_slice(&DEVICE_HANDLE.to_le_bytes());
+    for name in spec::INTERFACE {
+        let target = windows.resolve_routine("dxgkrnl.sys", name);
+        bytes.extend_from_slice(&target.0.to_le_bytes());
+    }
+    p.write(at, &bytes)
+}
+
+/// A small allocator inside [`layout::DXGK_DATA`]: fixed places, because one
+/// adapter needs one of each.
+pub(crate) mod place {
+    use super::layout::DXGK_DATA;
+    use memory::Gva;
+
+    const fn at(offset: u64) -> Gva {
+        Gva(DXGK_DATA.0 + offset)
+    }
+
+    /// DRIVER_OBJECT.
+    pub const DRIVER_OBJECT: Gva = at(0);
+    /// UNICODE_STRING of the service's registry path; text at +0x10.
+    pub const SERVICE_PATH: Gva = at(0x200);
+    /// DEVICE_OBJECT of the PCI function.
+    pub const PHYSICAL_DEVICE: Gva = at(0x600);
+    /// DXGK_START_INFO.
+    pub const START_INFO: Gva = at(0x800);
+    /// Two ULONGs that StartDevice fills.
+    pub const COUNTS: Gva = at(0x840);
+    /// MiniportDeviceContext that AddDevice fills.
+    pub const CONTEXT: Gva = at(0x850);
+    /// DXGKARG_QUERYADAPTERINFO.
+    pub const QUERY: Gva = at(0x880);
+    /// DXGKARG_ESCAPE.
+    pub const ESCAPE: Gva = at(0x900);
+    /// Argument of the exclusive-access routines.
+    pub const EXCLUSIVE: Gva = at(0x980);
+    /// DXGKRNL_INTERFACE.
+    pub const INTERFACE: Gva = at(0xA00);
+    /// Output of QueryAdapterInfo.
+    pub const OUTPUT: Gva = at(0x1000);
+    /// Bytes for it.
+    pub const OUTPUT_SIZE: u32 = 0x1000;
+    /// Private data of an Escape.
+    pub const PRIVATE: Gva = at(0x2000);
+    /// Bytes for it.
+    pub const PRIVATE_SIZE: usize = 0x1000;
+    /// CM_RESOURCE_LIST.
+    pub const RESOURCES: Gva = at(0x3000);
+    /// Text of the device's registry path.
+    pub const DEVICE_PATH: Gva = at(0x3800);
+}
+
+/// The IRQL rule of a callback, as a bug check.
+pub(crate) fn irql_stop(
+    executive: &executive::State,
+    name: &str,
+    limit: u8,
+) -> Option<crate::Stop> {
+    let irql = executive.irql();
+    (irql > limit).then(|| crate::Stop {
+        code: 0x0A,
+        parameters: [0, u64::from(irql), 0, 0],
+        certainty: journal::event::Certainty::Ours,
+        reason: format!(
+            "{name} at IRQL {irql}: it may be called at {limit} at most \
+             (Windows stops here from WDDM 3.2 on, by a code that is not documented)"
+        ),
+        go_on: Some(u64::from(status::INVALID_PARAMETER)),
+    })
+}

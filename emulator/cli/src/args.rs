@@ -1,0 +1,116 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Catches a GPU driver's device touching memory that the driver no longer
+/// owns.
+///
+/// Exit codes: 0 clean; 1 findings, or the driver failed to start, stopped
+/// Windows or hung; 2 bad usage or input; 3 could not run; 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "dmasan", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a display driver in a small KVM machine against a virtio-gpu
+    /// behind an emulated VT-d, and report what its device must not do
+    Run(Run),
+    /// Show the findings of a journal
+    Report(Show),
+    /// Rebuild the IOMMU from a journal, without driver or KVM, check every
+    /// access against it, and show the findings
+    Replay(Show),
+    /// Check that this host can run dmasan
+    Doctor,
+}
+
+/// What the device may reach.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Domain {
+    /// Everything: no isolation
+    Passthrough,
+    /// Only what the driver was given for it, as WDDM 2.4 isolation does
+    Isolation,
+}
+
+/// `dmasan run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The driver: a native x64 .sys file
+    #[arg(value_name = "DRIVER.sys")]
+    pub driver: PathBuf,
+
+    /// Set a registry value of the device's software key (a number becomes
+    /// REG_DWORD, anything else REG_SZ)
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    pub settings: Vec<(String, String)>,
+
+    /// What the device may reach
+    #[arg(long, value_enum, default_value = "isolation")]
+    pub domain: Domain,
+
+    /// Seed of the frames drawn and of the driver's random bytes
+    #[arg(long)]
+    pub seed: Option<u64>,
+
+    /// Choices and workload, as a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+
+    /// Record what Windows would stop at, and go on
+    #[arg(long)]
+    pub keep_going: bool,
+
+    /// Freed pages held back from reuse (0: reused at once)
+    #[arg(long, value_name = "PAGES", default_value_t = machine::DEFAULT_QUARANTINE)]
+    pub quarantine: u64,
+
+    /// Guest memory, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = machine::DEFAULT_MEMORY >> 20,
+          value_parser = clap::value_parser!(u64).range(16..=65536))]
+    pub memory: u64,
+
+    /// Seconds of the host's time after which a run that does not end is a
+    /// hang
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub timeout: u64,
+
+    /// Where journal, reports and pictures go
+    #[arg(long, value_name = "DIR", default_value = "dmasan-out")]
+    pub out: PathBuf,
+
+    /// Write the report as JSON there too (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// `dmasan report` and `dmasan replay`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The journal, as a run left it
+    #[arg(value_name = "JOURNAL")]
+    pub journal: PathBuf,
+
+    /// Where the driver's .pdb is (default: beside the journal)
+    #[arg(long, value_name = "DIR")]
+    pub symbols: Option<PathBuf>,
+
+    /// Write the report as JSON there (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}

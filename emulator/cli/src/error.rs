@@ -1,0 +1,85 @@
+//! Why a command failed, and with which exit code.
+
+use machine::MachineError;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// A file that was named cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A directory where a file should be.
+    #[error("{0} is a directory: name a file")]
+    Directory(PathBuf),
+    /// A file longer than what it could be.
+    #[error("{path} has {size} bytes; a driver has at most {limit}")]
+    TooLong {
+        /// Which.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A result cannot be written.
+    #[error("cannot write {path}: {error}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The driver is none.
+    #[error("{path}: {error}")]
+    Driver {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: MachineError,
+    },
+    /// The scenario is none.
+    #[error("{path}: {error}")]
+    Scenario {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: scenario::PlanError,
+    },
+    /// The journal is none.
+    #[error("{path}: {error}")]
+    Journal {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: journal::ReadError,
+    },
+    /// The machine cannot be made, or cannot go on.
+    #[error(transparent)]
+    Machine(MachineError),
+    /// A report that could not be made.
+    #[error("{0}")]
+    Report(String),
+}
+
+impl CliError {
+    /// 2 for bad input, 3 for what could not run.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Read { .. }
+            | Self::Directory(_)
+            | Self::TooLong { .. }
+            | Self::Driver { .. }
+            | Self::Scenario { .. }
+            | Self::Journal { .. } => 2,
+            Self::Write { .. } | Self::Machine(_) | Self::Report(_) => 3,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Reading input with its bounds, writing results.
+
+use crate::error::CliError;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Read a whole file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
+    let failed = |error| CliError::Read {
+        path: path.to_owned(),
+        error,
+    };
+    let meta = fs::metadata(path).map_err(failed)?;
+    if meta.is_dir() {
+        return Err(CliError::Directory(path.to_owned()));
+    }
+    if meta.len() > limit {
+        return Err(CliError::TooLong {
+            path: path.to_owned(),
+            size: meta.len(),
+            limit,
+        });
+    }
+    fs::read(path).map_err(failed)
+}
+
+/// Write a whole file; `-` is standard output.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    use std::io::Write;
+    let result = if path == Path::new("-") {
+        std::io::stdout().write_all(bytes)
+    } else {
+        fs::write(path, bytes)
+    };
+    result.map_err(|error| CliError::Write {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+/// Make a folder and those above it.
+pub fn folder(path: &Path) -> Result<(), CliError> {
+    fs::create_dir_all(path).map_err(|error| CliError::Write {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+/// The PDB that lies beside an image: `NAME.pdb`.
+pub fn pdb_beside(image: &Path) -> PathBuf {
+    image.with_extension("pdb")
+}

@@ -1,0 +1,209 @@
+//! `dmasan run`.
+
+use crate::args::{Domain, Run};
+use crate::error::CliError;
+use crate::{files, show};
+use indicatif::{ProgressBar, ProgressStyle};
+use journal::Journal;
+use journal::event::End;
+use machine::vm::RunLimit;
+use machine::{Machine, MachineError, Options};
+use scenario::Plan;
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use windows::dxgk::DomainMode;
+use windows::loader::MAX_FILE;
+
+/// Longest scenario file, bytes.
+const MAX_SCENARIO: u64 = 16 << 20;
+/// Traps between two looks at the progress bar.
+const TICK: u64 = 256;
+
+/// Run a driver; the exit code.
+pub fn run(arguments: &Run) -> Result<u8, CliError> {
+    let driver = files::read(&arguments.driver, MAX_FILE)?;
+    let options = options(arguments)?;
+    let name = file_name(&arguments.driver);
+    files::folder(&arguments.out)?;
+    let journal_path = arguments.out.join("journal");
+    let file = File::create(&journal_path).map_err(|error| CliError::Write {
+        path: journal_path.clone(),
+        error,
+    })?;
+    keep_module(arguments, &driver, &name)?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    if let Err(error) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
+        log::warn!("Ctrl-C will end the run without a report: {error}");
+    }
+    let mut machine = Machine::new(&driver, &name, &options, Journal::to_file(file))
+        .map_err(|error| of_machine(&arguments.driver, error))?;
+    let limit = RunLimit {
+        deadline: Some(Instant::now() + Duration::from_secs(arguments.timeout)),
+        stop: Some(&stop),
+    };
+    let end = to_the_end(&mut machine, &limit)?;
+    if let Some(frame) = machine.frame(0) {
+        let png = frame.png().map_err(|e| CliError::Report(e.to_string()))?;
+        files::write(&arguments.out.join("scanout-0.png"), &png)?;
+    }
+    log::info!("{} traps, {} exits", machine.traps(), machine.exits());
+    if let Some(why) = machine.workload_refused() {
+        log::warn!("{why}");
+    }
+    let shown = show::from_journal(
+        &journal_path,
+        &arguments.out,
+        Some(&reproduce(arguments)),
+    )?;
+    files::write(&arguments.out.join("report.txt"), shown.plain().as_bytes())?;
+    files::write(&arguments.out.join("report.json"), shown.json().as_bytes())?;
+    files::write(&arguments.out.join("report.svg"), shown.svg().as_bytes())?;
+    if let Some(path) = &arguments.json {
+        files::write(path, shown.json().as_bytes())?;
+    }
+    if arguments.json.as_deref() != Some(Path::new("-")) {
+        shown.print();
+    }
+    Ok(match end {
+        End::Interrupted => 130,
+        End::Unsupported { .. } => 3,
+        End::Completed if shown.findings() == 0 => 0,
+        _ => 1,
+    })
+}
+
+/// Step to the end, with a spinner on a terminal if it takes long.
+fn to_the_end(machine: &mut Machine, limit: &RunLimit<'_>) -> Result<End, CliError> {
+    let started = Instant::now();
+    let mut bar: Option<ProgressBar> = None;
+    let mut steps = 0u64;
+    loop {
+        if let Some(end) = machine.step(limit).map_err(CliError::Machine)? {
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+            return Ok(end);
+        }
+        steps += 1;
+        if !steps.is_multiple_of(TICK) || started.elapsed() < Duration::from_secs(1) {
+            continue;
+        }
+        let bar = bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+            ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| {
+                ProgressStyle::default_spinner()
+            }))
+        });
+        bar.set_message(format!("{} traps", machine.traps()));
+        bar.tick();
+    }
+}
+
+fn options(arguments: &Run) -> Result<Options, CliError> {
+    let mut plan = match &arguments.scenario {
+        None => Plan::default(),
+        Some(path) => {
+            let bytes = files::read(path, MAX_SCENARIO)?;
+            Plan::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| CliError::Scenario {
+                path: path.clone(),
+                error,
+            })?
+        }
+    };
+    if let Some(seed) = arguments.seed {
+        plan.seed = seed;
+    }
+    Ok(Options {
+        domain: match arguments.domain {
+            Domain::Passthrough => DomainMode::Passthrough,
+            Domain::Isolation => DomainMode::Isolation,
+        },
+        settings: arguments.settings.clone(),
+        plan,
+        keep_going: arguments.keep_going,
+        quarantine: arguments.quarantine,
+        memory: arguments.memory << 20,
+        ..Options::default()
+    })
+}
+
+/// A bad driver file is bad input; anything else could not run.
+fn of_machine(driver: &Path, error: MachineError) -> CliError {
+    match error {
+        MachineError::Load(_) | MachineError::TooLittleMemory(_) => CliError::Driver {
+            path: driver.to_owned(),
+            error,
+        },
+        _ => CliError::Machine(error),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map_or_else(|| "driver.sys".to_owned(), |n| n.to_string_lossy().into_owned())
+}
+
+/// Keep the driver and its PDB beside the journal, so that the report can be
+/// made again from that folder alone.
+fn keep_module(arguments: &Run, driver: &[u8], name: &str) -> Result<(), CliError> {
+    let pdb = files::pdb_beside(&arguments.driver);
+    let kept = arguments.out.join(name);
+    let same = |a: &Path, b: &Path| {
+        matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+    };
+    if same(&arguments.driver, &kept) {
+        return Ok(());
+    }
+    files::write(&kept, driver)?;
+    if let Ok(bytes) = fs::read(&pdb) {
+        files::write(&files::pdb_beside(&kept), &bytes)?;
+    }
+    Ok(())
+}
+
+/// The command line that gives this run again.
+fn reproduce(arguments: &Run) -> String {
+    let mut words = vec![
+        "dmasan".to_owned(),
+        "run".to_owned(),
+        quoted(&arguments.driver.to_string_lossy()),
+    ];
+    for (name, value) in &arguments.settings {
+        words.push(format!("--set {}", quoted(&format!("{name}={value}"))));
+    }
+    match arguments.domain {
+        Domain::Passthrough => words.push("--domain passthrough".to_owned()),
+        Domain::Isolation => {}
+    }
+    if let Some(seed) = arguments.seed {
+        words.push(format!("--seed {seed}"));
+    }
+    if let Some(path) = &arguments.scenario {
+        words.push(format!("--scenario {}", quoted(&path.to_string_lossy())));
+    }
+    if arguments.keep_going {
+        words.push("--keep-going".to_owned());
+    }
+    if arguments.quarantine != machine::DEFAULT_QUARANTINE {
+        words.push(format!("--quarantine {}", arguments.quarantine));
+    }
+    if arguments.memory << 20 != machine::DEFAULT_MEMORY {
+        words.push(format!("--memory {}", arguments.memory));
+    }
+    words.join(" ")
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}

@@ -1,0 +1,241 @@
+//! The memory callbacks of WDDM 2.4.
+
+use super::spec::{ALLOCATION_LIMIT, allocate_contiguous as contiguous, allocate_pages as pages};
+use super::{CALLBACK_IRQL, Tracked, TrackedObject, domain, irql_stop, is_our_handle};
+use crate::call::{Call, Outcome};
+use crate::platform::{Platform, PlatformError};
+use crate::{Stop, Windows, hal, mm, status};
+use journal::event::{AllocationKind, Certainty};
+use memory::{Gva, PAGE_SIZE, Pfn};
+
+/// First handle given out; each next one is 0x40 further, as objects in a
+/// pool would be.
+const FIRST_HANDLE: u64 = 0xFFFF_C00F_4000_0000;
+
+fn fail(status: u32) -> Outcome {
+    Outcome::Return(u64::from(status))
+}
+
+fn field(base: Gva, offset: u64) -> Result<Gva, PlatformError> {
+    base.checked_add(offset)
+        .ok_or(PlatformError::NotMapped(base))
+}
+
+/// The HAL could not do it: Windows' own bug check for that.
+fn hal_stop(what: &str, error: &hal::HalError) -> Outcome {
+    Outcome::Stop(Stop {
+        code: 0x1D9,
+        parameters: [1, 0, 0, 0],
+        certainty: Certainty::Documented,
+        reason: format!("HAL_IOMMU_INTERNAL_ERROR: {what}: {error}"),
+        go_on: None,
+    })
+}
+
+impl Windows {
+    fn new_handle(&mut self) -> u64 {
+        let handle = FIRST_HANDLE + self.dxgk.handles * 0x40;
+        self.dxgk.handles += 1;
+        handle
+    }
+}
+
+/// NTSTATUS DxgkCbAllocatePagesForMdl(hAdapter, DXGKARGCB_ALLOCATEPAGESFORMDL*).
+///
+/// Always whole or not at all: dxgkrnl adds MM_ALLOCATE_FULLY_REQUIRED.
+pub(crate) fn allocate_pages_for_mdl(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    call: &Call,
+) -> Outcome {
+    match try_allocate_pages(windows, p, call) {
+        Ok(outcome) => outcome,
+        Err(e) => e.into(),
+    }
+}
+
+fn try_allocate_pages(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    call: &Call,
+) -> Result<Outcome, PlatformError> {
+    if let Some(stop) = irql_stop(&windows.executive, "DxgkCbAllocatePagesForMdl", CALLBACK_IRQL) {
+        return Ok(Outcome::Stop(stop));
+    }
+    let argument = Gva(call.registers[1]);
+    let bytes = p.read_u64(field(argument, pages::BYTES)?)?;
+    if !is_our_handle(call.registers[0]) || bytes == 0 || bytes > ALLOCATION_LIMIT {
+        return Ok(fail(status::INVALID_PARAMETER));
+    }
+    let handle = windows.new_handle();
+    let request = mm::PageRequest {
+        low: p.read_u64(field(argument, pages::LOW)?)?,
+        high: p.read_u64(field(argument, pages::HIGH)?)?,
+        skip: p.read_u64(field(argument, pages::SKIP)?)?,
+        bytes,
+        flags: p.read_u32(field(argument, pages::FLAGS)?)? | mm::ALLOCATE_FULLY_REQUIRED,
+        kind: AllocationKind::DxgkMdl,
+        handle,
+    };
+    let made = match windows.mm.allocate_pages_for_mdl(p, &request) {
+        Ok(made) => made,
+        Err(_) => return Ok(fail(status::NO_MEMORY)),
+    };
+    if let Err(e) = domain::map(windows, p, &made.frames) {
+        return Ok(hal_stop("mapping pages for the device", &e));
+    }
+    p.write_u64(field(argument, pages::HANDLE)?, handle)?;
+    p.write_u64(field(argument, pages::MDL)?, made.mdl.0)?;
+    windows.dxgk.tracked.insert(
+        handle,
+        Tracked {
+            id: made.id,
+            frames: made.frames,
+            object: TrackedObject::Mdl(made.mdl),
+        },
+    );
+    Ok(fail(status::SUCCESS))
+}
+
+/// NTSTATUS DxgkCbFreePagesFromMdl(hAdapter, DXGKARGCB_FREEPAGESFROMMDL*).
+pub(crate) fn free_pages_from_mdl(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    call: &Call,
+) -> Outcome {
+    free(windows, p, call, "DxgkCbFreePagesFromMdl", |object| {
+        matches!(object, TrackedObject::Mdl(_))
+    })
+}
+
+/// NTSTATUS DxgkCbAllocateContiguousMemory(hAdapter,
+/// DXGKARGCB_ALLOCATECONTIGUOUSMEMORY*).
+pub(crate) fn allocate_contiguous(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    call: &Call,
+) -> Outcome {
+    match try_allocate_contiguous(windows, p, call) {
+        Ok(outcome) => outcome,
+        Err(e) => e.into(),
+    }
+}
+
+fn try_allocate_contiguous(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    call: &Call,
+) -> Result<Outcome, PlatformError> {
+    let name = "DxgkCbAllocateContiguousMemory";
+    if let Some(stop) = irql_stop(&windows.executive, name, CALLBACK_IRQL) {
+        return Ok(Outcome::Stop(stop));
+    }
+    let argument = Gva(call.registers[1]);
+    let bytes = p.read_u64(field(argument, contiguous::BYTES)?)?;
+    let boundary = p.read_u64(field(argument, contiguous::BOUNDARY)?)?;
+    if !is_our_handle(call.registers[0])
+        || bytes == 0
+        || bytes > ALLOCATION_LIMIT
+        || (boundary != 0 && (!boundary.is_power_of_two() || boundary < PAGE_SIZE))
+    {
+        return Ok(fail(status::INVALID_PARAMETER));
+    }
+    let handle = windows.new_handle();
+    let request = mm::ContiguousRequest {
+        bytes,
+        lowest: p.read_u64(field(argument, contiguous::LOWEST)?)?,
+        highest: p.read_u64(field(argument, contiguous::HIGHEST)?)?,
+        boundary,
+        kind: AllocationKind::DxgkContiguous,
+        handle,
+    };
+    let made = match windows.mm.allocate_contiguous(p, &request) {
+        Ok(made) => made,
+        Err(_) => return Ok(fail(status::NO_MEMORY)),
+    };
+    if let Err(e) = domain::map(windows, p, &made.frames) {
+        return Ok(hal_stop("mapping contiguous memory for the device", &e));
+    }
+    p.write_u64(field(argument, contiguous::HANDLE)?, handle)?;
+    p.write_u64(field(argument, contiguous::MEMORY)?, made.address.0)?;
+    windows.dxgk.tracked.insert(
+        handle,
+        Tracked {
+            id: made.id,
+            frames: made.frames,
+            object: TrackedObject::Contiguous(made.address),
+        },
+    );
+    Ok(fail(status::SUCCESS))
+}
+
+/// NTSTATUS DxgkCbFreeContiguousMemory(hAdapter,
+/// DXGKARGCB_FREECONTIGUOUSMEMORY*).
+pub(crate) fn free_contiguous(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    call: &Call,
+) -> Outcome {
+    free(windows, p, call, "DxgkCbFreeContiguousMemory", |object| {
+        matches!(object, TrackedObject::Contiguous(_))
+    })
+}
+
+/// The one way back: leaf entries cleared, IOTLB invalidated, accesses in
+/// flight landed; only then do the pages go to the page-frame allocator.
+fn free(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    call: &Call,
+    name: &str,
+    is_kind: fn(TrackedObject) -> bool,
+) -> Outcome {
+    if let Some(stop) = irql_stop(&windows.executive, name, CALLBACK_IRQL) {
+        return Outcome::Stop(stop);
+    }
+    // The argument is one handle.
+    let handle = match p.read_u64(Gva(call.registers[1])) {
+        Ok(handle) => handle,
+        Err(e) => return e.into(),
+    };
+    // What Windows does with a handle it does not know is not documented:
+    // a status is what these routines have to tell it with.
+    let known = windows.dxgk.tracked.get(&handle);
+    if !is_our_handle(call.registers[0]) || !known.is_some_and(|t| is_kind(t.object)) {
+        return fail(status::INVALID_HANDLE);
+    }
+    let Some(tracked) = windows.dxgk.tracked.remove(&handle) else {
+        return fail(status::INVALID_HANDLE);
+    };
+    if let Err(e) = domain::unmap(windows, p, &tracked.frames) {
+        return hal_stop("unmapping freed pages", &e);
+    }
+    release(windows, p, &tracked);
+    fail(status::SUCCESS)
+}
+
+fn release(windows: &mut Windows, p: &mut dyn Platform, tracked: &Tracked) {
+    match tracked.object {
+        TrackedObject::Mdl(mdl) => {
+            windows.mm.release_pages(p, tracked.id);
+            windows.mm.free_mdl_structure(p, mdl);
+        }
+        TrackedObject::Contiguous(_) => windows.mm.release_contiguous(p, tracked.id),
+    }
+}
+
+/// The frames of every live allocation, for tests and reports.
+impl Windows {
+    /// Frames that the callbacks gave out and have not taken back.
+    #[must_use]
+    pub fn tracked_frames(&self) -> Vec<Pfn> {
+        let mut frames: Vec<Pfn> = self
+            .dxgk
+            .tracked
+            .values()
+            .flat_map(|t| t.frames.iter().copied())
+            .collect();
+        frames.sort_unstable();
+        frames
+    }
+}
