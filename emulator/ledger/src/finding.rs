@@ -1,0 +1,255 @@
+//! What the ledger finds.
+
+use crate::history::Told;
+use journal::event::{AllocationId, AllocationKind, Certainty, ContextId};
+use memory::{Gpa, Iova, RequesterId};
+use serde::{Serialize, Serializer};
+
+/// The kind of a finding. Its identifier is stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The device accessed, or tried to, a page of a freed allocation.
+    DmaUseAfterFree,
+    /// The device tried to access an address that is not mapped for it.
+    DmaUnmapped,
+    /// The device tried what the mapping does not allow.
+    DmaPermission,
+    /// Pages were freed while an access to them was in flight.
+    FreeInFlight,
+    /// A table entry still led to a page when it was freed.
+    MappedAfterFree,
+    /// An access went through by a cached translation that the tables no
+    /// longer held.
+    StaleIotlb,
+}
+
+impl Kind {
+    /// The identifier: kebab case.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::DmaUseAfterFree => "dma-use-after-free",
+            Self::DmaUnmapped => "dma-unmapped",
+            Self::DmaPermission => "dma-permission",
+            Self::FreeInFlight => "free-in-flight",
+            Self::MappedAfterFree => "mapped-after-free",
+            Self::StaleIotlb => "stale-iotlb",
+        }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+
+/// A moment of the driver's: when, and where its code was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// Virtual nanoseconds since the run began.
+    pub time: u64,
+    /// Instruction addresses, innermost first; all but the first are return
+    /// addresses. Empty if no stack was recorded.
+    pub stack: Vec<u64>,
+}
+
+/// What became of the access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The IOMMU refused it: no byte was moved.
+    Refused,
+    /// It was carried out.
+    WentThrough,
+    /// It was carried out, some time after it was issued.
+    LandedLate,
+    /// There was none: the finding is about what could be accessed.
+    NoAccess,
+}
+
+/// The allocation that a finding is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AllocationFacts {
+    /// Its id in the journal.
+    pub id: AllocationId,
+    /// How it was made.
+    pub kind: AllocationKind,
+    /// Tracking handle, or 0.
+    pub handle: u64,
+    /// Address of its MDL or memory, as the driver knows it.
+    pub address: u64,
+    /// Its pages.
+    pub pages: u64,
+    /// Index of the finding's page in it.
+    pub page_index: Option<u64>,
+    /// Who asked for it.
+    pub allocated: Place,
+    /// Who freed it.
+    pub freed: Option<Place>,
+}
+
+/// The device's command.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Command {
+    /// Its context id; 0 is the device's own housekeeping of its rings.
+    pub context: ContextId,
+    /// The queue it came by.
+    pub queue: Option<u16>,
+    /// Its position in the available ring.
+    pub position: Option<u16>,
+    /// Its head descriptor.
+    pub head: Option<u16>,
+    /// Its name, once the device had read it.
+    pub name: Option<String>,
+    /// What it works on.
+    pub detail: String,
+    /// What the device answered, once it had.
+    pub answer: Option<String>,
+    /// The doorbell that submitted it.
+    pub submitted: Option<Place>,
+}
+
+/// The IOMMU's word on a refused access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// Fault reason (VT-d 7.1.3).
+    pub reason: u8,
+    /// Was there room for it in a fault record?
+    pub recorded: bool,
+}
+
+/// Whose defect it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Party {
+    /// The driver under test.
+    Driver,
+    /// Windows, or whoever plays it.
+    OperatingSystem,
+    /// The device, or the IOMMU.
+    Device,
+}
+
+/// Who is at fault, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Blame {
+    /// Who.
+    pub party: Party,
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
+/// The bug check with which Windows answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stop {
+    /// Bug check code.
+    pub code: u32,
+    /// Its parameters.
+    pub parameters: [u64; 4],
+    /// How sure it is that Windows does this.
+    pub certainty: Certainty,
+    /// Why, with the source.
+    pub reason: String,
+    /// Did this run see it (or is it what is to be expected)?
+    pub seen: bool,
+    /// It was seen, and the run went on all the same.
+    pub continued: bool,
+}
+
+/// What a page beside the finding is to driver and IOMMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Neighbour {
+    /// Whose it is.
+    pub owner: Ownership,
+    /// Can the device reach it?
+    pub reach: Reach,
+    /// Does it belong to the finding's allocation?
+    pub same: bool,
+}
+
+/// Whose a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ownership {
+    /// Never the driver's.
+    Never,
+    /// The driver's.
+    Owned,
+    /// Freed, held in the quarantine.
+    Freed,
+    /// Freed, and out of the quarantine.
+    Recycled,
+}
+
+/// Can the device reach a page?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// A table entry leads to it.
+    Mapped,
+    /// None does.
+    Unmapped,
+    /// By its physical address: nothing is isolated.
+    Identity,
+    /// The writes of the tables were not seen.
+    Unknown,
+}
+
+/// The pages around the finding's, in the order of the device's addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Surroundings {
+    /// Address of the first.
+    pub first: Iova,
+    /// The pages.
+    pub pages: Vec<Neighbour>,
+}
+
+/// One finding: accesses that have one cause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is.
+    pub kind: Kind,
+    /// What happened, in a sentence.
+    pub summary: String,
+    /// How many accesses; for `mapped-after-free` how many pages.
+    pub count: u64,
+    /// When the first was, virtual nanoseconds.
+    pub time: u64,
+    /// When the last was.
+    pub last_time: u64,
+    /// The device.
+    pub device: RequesterId,
+    /// The domain that its requests are translated in, if known.
+    pub domain: Option<u16>,
+    /// The address it used.
+    pub iova: Iova,
+    /// The page there: where it led, or had led.
+    pub page: Option<Gpa>,
+    /// Bytes of the first access; 0 without one.
+    pub length: u32,
+    /// Did the device write to memory?
+    pub write: bool,
+    /// What became of the first access.
+    pub outcome: Outcome,
+    /// Generation of the mapping it used.
+    pub generation: Option<u32>,
+    /// The allocation that the page is or was part of.
+    pub allocation: Option<AllocationFacts>,
+    /// The allocation that the page is part of by now, if it is another.
+    pub reused_by: Option<AllocationFacts>,
+    /// The command.
+    pub command: Option<Command>,
+    /// Why the IOMMU refused it, if it did.
+    pub refusal: Option<Refusal>,
+    /// Whose defect it is, first who must mend it first.
+    pub blame: Vec<Blame>,
+    /// What Windows does about it; `None` if nothing, silently.
+    pub stop: Option<Stop>,
+    /// The life of the page.
+    pub history: Told,
+    /// The pages around it.
+    pub surroundings: Surroundings,
+    /// Indices of findings about the same access.
+    pub related: Vec<usize>,
+}

@@ -1,0 +1,375 @@
+//! What an access means, against who owns the page and what the tables say.
+
+use crate::finding::{Finding, Kind, Outcome, Refusal};
+use crate::history::Step;
+use crate::mappings::{Before, Translation};
+use crate::pages::PageState;
+use crate::verdict::{self, Case};
+use crate::{Access, Flight, Ledger, Route, Suspect};
+use journal::event::{self, ContextId, TokenId};
+use memory::{Gpa, Iova, PAGE_SHIFT, RequesterId};
+
+/// Accesses in flight at a time.
+const MAX_FLIGHTS: usize = 1 << 16;
+/// Accesses that wait for the end of a routine.
+const MAX_SUSPECTS: usize = 64;
+
+impl Ledger {
+    pub(crate) fn access(&mut self, access: Access, outcome: event::Outcome) {
+        self.facts.accesses += 1;
+        let (route, token) = match outcome {
+            event::Outcome::Done {
+                gpa,
+                generation,
+                cached,
+            } => (
+                Route {
+                    gpa,
+                    generation,
+                    cached,
+                },
+                None,
+            ),
+            event::Outcome::InFlight {
+                token,
+                gpa,
+                generation,
+                cached,
+            } => (
+                Route {
+                    gpa,
+                    generation,
+                    cached,
+                },
+                Some(token),
+            ),
+            event::Outcome::Refused => {
+                self.facts.refused += 1;
+                self.refused(access);
+                return;
+            }
+        };
+        let bytes = u64::from(access.length);
+        let sum = if access.write {
+            &mut self.facts.bytes_written
+        } else {
+            &mut self.facts.bytes_read
+        };
+        *sum = sum.saturating_add(bytes);
+        self.went_through(access, route, token);
+    }
+
+    fn went_through(&mut self, access: Access, route: Route, token: Option<TokenId>) {
+        let pfn = route.gpa.page();
+        let page = self.pages.get(pfn);
+        self.note(
+            pfn,
+            match token {
+                Some(token) => Step::Issued {
+                    context: access.context,
+                    write: access.write,
+                    token,
+                },
+                None => Step::Accessed {
+                    context: access.context,
+                    write: access.write,
+                    count: 1,
+                    last: access.time,
+                },
+            },
+        );
+        let stale = self.check_stale(access, route);
+        let used = page
+            .former_owner()
+            .map(|owner| self.use_after_free(access, Some(route), pfn, Some(owner)));
+        if let (Some(stale), Some(Some(used))) = (stale, used) {
+            self.relate(stale, used);
+        }
+        if let Some(token) = token {
+            self.facts.in_flight += 1;
+            if self.flights.len() < MAX_FLIGHTS {
+                let flight = Flight {
+                    access,
+                    route,
+                    owner: Some(page.owner).filter(|_| page.state == PageState::Owned),
+                    freed: None,
+                };
+                self.flights.insert(token.0, flight);
+            }
+        }
+    }
+
+    /// Did the access use a translation that the tables no longer hold?
+    fn check_stale(&mut self, access: Access, route: Route) -> Option<usize> {
+        if !route.cached || self.passes_through(access.device) {
+            return None;
+        }
+        let domain = self.domain_of(access.device)?;
+        let changed = match self.mappings.translate(domain, access.iova) {
+            // Nothing to compare with.
+            Translation::Unknown => return None,
+            Translation::Present {
+                pfn,
+                read,
+                write,
+                changed,
+            } => {
+                let allowed = if access.write { write } else { read };
+                let same = pfn.is_none_or(|pfn| pfn == route.gpa.page());
+                if same && allowed {
+                    return None;
+                }
+                changed
+            }
+            Translation::Absent { changed, .. } => changed,
+        };
+        let suspect = Suspect {
+            access,
+            route,
+            domain,
+            changed,
+        };
+        if changed < self.settled {
+            return self.stale(suspect);
+        }
+        if self.suspects.len() < MAX_SUSPECTS {
+            self.suspects.push(suspect);
+        }
+        None
+    }
+
+    /// A stale access, beyond doubt.
+    pub(crate) fn stale(&mut self, suspect: Suspect) -> Option<usize> {
+        let Suspect { access, route, .. } = suspect;
+        let page = self.pages.get(route.gpa.page());
+        let invalidated = self
+            .invalidations
+            .first_after(suspect.domain, access.iova, suspect.changed)
+            .filter(|moment| moment.event < access.event)
+            .map(|moment| moment.time);
+        let known = self.invalidations.complete_since(suspect.changed);
+        let case = Case::Stale {
+            invalidated,
+            known,
+            freed: page.former_owner().is_some(),
+        };
+        self.find(
+            (Kind::StaleIotlb, Outcome::WentThrough),
+            access,
+            (Some(route.gpa), Some(route.generation)),
+            page.last_owner(),
+            &case,
+        )
+    }
+
+    fn use_after_free(
+        &mut self,
+        access: Access,
+        route: Option<Route>,
+        pfn: u64,
+        owner: Option<u32>,
+    ) -> Option<usize> {
+        let gpa = Gpa(pfn << PAGE_SHIFT);
+        let identity = self.passes_through(access.device);
+        let generation = match route {
+            Some(route) => Some(route.generation),
+            None => self.histories.get(&pfn).and_then(|h| h.generation()),
+        };
+        let mapped = !identity && self.mappings.reaching(pfn).is_some();
+        let (outcome, at) = match route {
+            Some(route) => (Outcome::WentThrough, route.gpa),
+            None => (Outcome::Refused, gpa),
+        };
+        let case = Case::UseAfterFree { identity, mapped };
+        let at = Gpa(at.page_base().0 | access.iova.offset());
+        let found = self.find(
+            (Kind::DmaUseAfterFree, outcome),
+            access,
+            (Some(at), generation),
+            owner,
+            &case,
+        )?;
+        if mapped && let Some(left) = self.left_mapped_of(owner) {
+            self.relate(left, found);
+        }
+        Some(found)
+    }
+
+    /// The finding that a free of this allocation left it mapped.
+    fn left_mapped_of(&self, owner: Option<u32>) -> Option<usize> {
+        let is_it = |finding: &Finding| {
+            finding.kind == Kind::MappedAfterFree
+                && finding.allocation.as_ref().map(|a| a.id.0) == owner
+        };
+        self.findings.iter().position(is_it)
+    }
+
+    fn refused(&mut self, access: Access) {
+        let domain = self.domain_of(access.device);
+        let translation = domain.map_or(Translation::Unknown, |d| {
+            self.mappings.translate(d, access.iova)
+        });
+        let filled = domain.and_then(|domain| self.mappings.last_fill(domain, access.iova));
+        let (before, allowed) = match translation {
+            Translation::Absent { before, .. } => (before, None),
+            Translation::Unknown => (filled, None),
+            Translation::Present {
+                pfn, read, write, ..
+            } => (
+                pfn.map(|pfn| Before { pfn, owner: None }),
+                Some(if access.write { write } else { read }),
+            ),
+        };
+        let mut found = None;
+        let mut owned = None;
+        if let Some(before) = before {
+            let step = Step::Refused {
+                context: access.context,
+                write: access.write,
+            };
+            self.note(before.pfn, step);
+            let owner = before.owner.or(self.pages.get(before.pfn).last_owner());
+            owned = owner;
+            // An owner whose record is gone was freed, and its pages given on.
+            let live = |id: u32| self.allocations.get(&id).is_some_and(|a| a.freed.is_none());
+            if let Some(owner) = owner
+                && !live(owner)
+            {
+                found = Some(self.use_after_free(access, None, before.pfn, Some(owner)));
+            }
+        }
+        let found = found.unwrap_or_else(|| {
+            let kind = if allowed == Some(false) {
+                Kind::DmaPermission
+            } else {
+                Kind::DmaUnmapped
+            };
+            let case = Case::Refused {
+                mapped: allowed.is_some(),
+                before: before.is_some(),
+                physical: self.pages.get(access.iova.page()).state != PageState::Never,
+            };
+            let page = before.map(|before| Gpa(before.pfn << PAGE_SHIFT | access.iova.offset()));
+            self.find((kind, Outcome::Refused), access, (page, None), owned, &case)
+        });
+        let Some(found) = found else { return };
+        match self.fault.take() {
+            Some((context, device, iova, write, refusal))
+                if (context, device, iova.page(), write)
+                    == (
+                        access.context,
+                        access.device,
+                        access.iova.page(),
+                        access.write,
+                    ) =>
+            {
+                self.explain(found, refusal);
+            }
+            _ => self.unexplained = Some((access, found)),
+        }
+    }
+
+    pub(crate) fn faulted(
+        &mut self,
+        context: ContextId,
+        device: RequesterId,
+        iova: Iova,
+        write: bool,
+        refusal: Refusal,
+    ) {
+        if let Some((access, found)) = self.unexplained.take()
+            && (
+                access.context,
+                access.device,
+                access.iova.page(),
+                access.write,
+            ) == (context, device, iova.page(), write)
+        {
+            self.explain(found, refusal);
+            return;
+        }
+        self.fault = Some((context, device, iova, write, refusal));
+    }
+
+    /// The IOMMU said why it refused the access of a finding.
+    fn explain(&mut self, index: usize, refusal: Refusal) {
+        let Some(finding) = self.findings.get_mut(index) else {
+            return;
+        };
+        if finding.refusal.is_none() {
+            finding.refusal = Some(refusal);
+            if finding.stop.is_none() {
+                finding.stop = Some(verdict::expected_stop(finding.iova, refusal));
+            }
+        }
+    }
+
+    pub(crate) fn landed(&mut self, token: TokenId, drained: bool) {
+        let Some(flight) = self.flights.remove(&token.0) else {
+            self.facts.contradictions += 1;
+            return;
+        };
+        let pfn = flight.route.gpa.page();
+        self.note(pfn, Step::Landed { token, drained });
+        let (Some(freed), Some(owner)) = (flight.freed, flight.owner) else {
+            return;
+        };
+        let access = flight.access;
+        let identity = self.passes_through(access.device);
+        let drain = self
+            .domain_of(access.device)
+            .filter(|_| !identity)
+            .map(|domain| {
+                self.invalidations
+                    .drain((domain, access.iova), (access.event, freed), access.write)
+            });
+        let landing = Access {
+            time: self.time,
+            ..access
+        };
+        self.find(
+            (Kind::FreeInFlight, Outcome::LandedLate),
+            landing,
+            (Some(flight.route.gpa), Some(flight.route.generation)),
+            Some(owner),
+            &Case::FreeInFlight {
+                issued: access.time,
+                drain,
+            },
+        );
+    }
+
+    /// An allocation was freed, and a table entry still leads to it.
+    pub(crate) fn left_mapped(&mut self, id: u32, pfn: u64, at: (u16, Iova), pages: u64) {
+        let (domain, iova) = at;
+        let device = self
+            .contexts
+            .iter()
+            .find(|(_, entry)| entry.present() && entry.domain() == domain)
+            .map_or(self.default_device, |(&device, _)| device);
+        if self.passes_through(device) {
+            return;
+        }
+        let access = Access {
+            event: self.event,
+            time: self.time,
+            context: ContextId(0),
+            device,
+            iova,
+            length: 0,
+            write: false,
+        };
+        let kind = self.allocations.get(&id).map(|record| record.kind);
+        let found = self.find(
+            (Kind::MappedAfterFree, Outcome::NoAccess),
+            access,
+            (Some(Gpa(pfn << PAGE_SHIFT)), None),
+            Some(id),
+            &Case::MappedAfterFree { kind },
+        );
+        if let Some(finding) = found.and_then(|index| self.findings.get_mut(index)) {
+            finding.count = finding.count.saturating_sub(1).saturating_add(pages);
+            finding.domain = Some(domain);
+        }
+    }
+}

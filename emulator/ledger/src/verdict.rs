@@ -1,0 +1,253 @@
+//! Findings in words: what happened, whose defect it is, what Windows does.
+
+use crate::finding::{Blame, Finding, Outcome, Party, Refusal, Stop};
+use crate::history::Drain;
+use crate::spec::{BUG_CHECK_DMA_VIOLATION, INTERRUPT_RANGE, IOMMU_VIOLATION};
+use crate::text::span;
+use journal::event::{AllocationKind, Certainty};
+use memory::Iova;
+
+/// What a finding's words depend on beyond its own fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Case {
+    UseAfterFree {
+        /// The device reaches memory by physical address.
+        identity: bool,
+        /// A table entry leads to the page still.
+        mapped: bool,
+    },
+    Stale {
+        /// When the address was invalidated after its entry had changed.
+        invalidated: Option<u64>,
+        /// Are all invalidations since known?
+        known: bool,
+        /// Is the page freed?
+        freed: bool,
+    },
+    FreeInFlight {
+        /// When the access was issued.
+        issued: u64,
+        /// What the invalidations between issue and free did; `None` where
+        /// there is nothing to invalidate.
+        drain: Option<Drain>,
+    },
+    MappedAfterFree {
+        /// How the allocation was made.
+        kind: Option<AllocationKind>,
+    },
+    Refused {
+        /// A leaf entry is there.
+        mapped: bool,
+        /// One was there before.
+        before: bool,
+        /// Read as a physical address, it is a page of the driver's.
+        physical: bool,
+    },
+}
+
+fn verb(finding: &Finding) -> &'static str {
+    if finding.write { "write" } else { "read" }
+}
+
+fn after_free(finding: &Finding) -> String {
+    let freed = finding.allocation.as_ref().and_then(|a| a.freed.as_ref());
+    match freed {
+        Some(freed) => format!(
+            "freed {} before",
+            span(finding.time.saturating_sub(freed.time))
+        ),
+        None => "freed before".to_owned(),
+    }
+}
+
+/// What happened, in a sentence.
+pub(crate) fn summary(finding: &Finding, case: &Case) -> String {
+    let (verb, length) = (verb(finding), finding.length);
+    match *case {
+        Case::UseAfterFree { .. } if finding.outcome == Outcome::Refused => format!(
+            "{verb} of {length} bytes refused: the address led to memory that was {}",
+            after_free(finding)
+        ),
+        Case::UseAfterFree { .. } => format!(
+            "{verb} of {length} bytes went through to memory that was {}",
+            after_free(finding)
+        ),
+        Case::Stale { freed, .. } => format!(
+            "{verb} of {length} bytes went through by a cached translation that the tables no \
+             longer hold{}",
+            if freed {
+                format!(", to memory that was {}", after_free(finding))
+            } else {
+                String::new()
+            }
+        ),
+        Case::FreeInFlight { issued, .. } => format!(
+            "{verb} of {length} bytes, issued {} before, landed in memory that was freed meanwhile",
+            span(finding.time.saturating_sub(issued))
+        ),
+        Case::MappedAfterFree { .. } => {
+            "memory was given back while a table entry still led to it".to_owned()
+        }
+        Case::Refused { mapped: true, .. } => {
+            format!("{verb} of {length} bytes refused: the mapping does not allow it")
+        }
+        Case::Refused { before: true, .. } => format!(
+            "{verb} of {length} bytes refused: the address is no longer mapped for the device"
+        ),
+        Case::Refused { .. } => {
+            format!("{verb} of {length} bytes refused: the address was never mapped for the device")
+        }
+    }
+}
+
+/// Whose defect it is: who must mend it first comes first.
+pub(crate) fn blame(finding: &Finding, case: &Case) -> Vec<Blame> {
+    match *case {
+        Case::UseAfterFree { identity, mapped } => {
+            let mut blame = vec![driver(order_of_free(finding))];
+            if identity {
+                return blame;
+            }
+            if mapped && finding.outcome == Outcome::WentThrough {
+                blame.insert(
+                    0,
+                    system("the free left the page mapped for the device".into()),
+                );
+            }
+            blame
+        }
+        Case::Stale {
+            invalidated,
+            known,
+            freed,
+        } => {
+            let mut blame = vec![match (invalidated, known) {
+                (Some(time), _) => Blame {
+                    party: Party::Device,
+                    reason: format!(
+                        "the address was invalidated at {}, yet the old translation was used",
+                        span(time)
+                    ),
+                },
+                (None, true) => system(
+                    "the table entry was changed, but the address was never invalidated in the \
+                     IOTLB since"
+                        .into(),
+                ),
+                (None, false) => system(
+                    "the table entry was changed, and none of the last invalidations covers the \
+                     address"
+                        .into(),
+                ),
+            }];
+            if freed {
+                blame.push(driver(order_of_free(finding)));
+            }
+            blame
+        }
+        Case::FreeInFlight { drain, .. } => {
+            let waited = driver(
+                "the memory was freed while the device was at work on a command that uses it"
+                    .into(),
+            );
+            match drain {
+                None => vec![waited],
+                Some(Drain::NotInvalidated) => vec![
+                    system("the free did not invalidate the address before it returned".into()),
+                    waited,
+                ],
+                Some(Drain::No) => vec![
+                    system(format!(
+                        "the free invalidated the address without draining {}s (D{} = 0)",
+                        verb(finding),
+                        if finding.write { 'W' } else { 'R' }
+                    )),
+                    waited,
+                ],
+                Some(Drain::Yes) => vec![
+                    Blame {
+                        party: Party::Device,
+                        reason: "an invalidation with drain was completed while the access was \
+                                 still in flight"
+                            .into(),
+                    },
+                    waited,
+                ],
+            }
+        }
+        Case::MappedAfterFree { kind } => vec![match kind {
+            Some(AllocationKind::DxgkMdl | AllocationKind::DxgkContiguous) | None => system(
+                "the callback that frees the memory must clear its table entries first".into(),
+            ),
+            Some(_) => driver(
+                "memory from Mm routines is mapped by the driver, which must unmap it before it \
+                 frees it"
+                    .into(),
+            ),
+        }],
+        Case::Refused {
+            mapped,
+            before,
+            physical,
+        } => vec![driver(if INTERRUPT_RANGE.contains(&finding.iova.0) {
+            "the address is in the interrupt range, which is never memory".into()
+        } else if mapped {
+            "the memory was mapped with other rights than the command needs".into()
+        } else if before {
+            "the memory is the driver's, but was unmapped while a command still used it".into()
+        } else if physical {
+            "as a physical address it is memory of the driver's: the device was given a CPU \
+             physical address instead of a logical one"
+                .into()
+        } else {
+            "the device was given an address that no mapping was made for".into()
+        })],
+    }
+}
+
+fn order_of_free(finding: &Finding) -> String {
+    let freed = finding.allocation.as_ref().and_then(|a| a.freed.as_ref());
+    let submitted = finding.command.as_ref().and_then(|c| c.submitted.as_ref());
+    match (submitted, freed) {
+        (Some(submitted), Some(freed)) if submitted.time <= freed.time => format!(
+            "the command was submitted {} before the free, which did not wait for the device to \
+             be done with it",
+            span(freed.time - submitted.time)
+        ),
+        (Some(submitted), Some(freed)) => format!(
+            "the command was submitted {} after the free: the device still had the address",
+            span(submitted.time - freed.time)
+        ),
+        _ => "the device still had the address when the memory was freed".to_owned(),
+    }
+}
+
+fn driver(reason: String) -> Blame {
+    Blame {
+        party: Party::Driver,
+        reason,
+    }
+}
+
+fn system(reason: String) -> Blame {
+    Blame {
+        party: Party::OperatingSystem,
+        reason,
+    }
+}
+
+/// What Windows does about a fault. The code and the meaning of its
+/// parameters are in Microsoft's reference of bug checks; that the fourth is
+/// the raw fault reason follows from published crash dumps.
+pub(crate) fn expected_stop(iova: Iova, refusal: Refusal) -> Stop {
+    Stop {
+        code: BUG_CHECK_DMA_VIOLATION,
+        parameters: [IOMMU_VIOLATION, 0, iova.0, refusal.reason.into()],
+        certainty: Certainty::Inferred,
+        reason: "an IOMMU fault stops Windows with DRIVER_VERIFIER_DMA_VIOLATION, with or without \
+                 Driver Verifier"
+            .into(),
+        seen: false,
+        continued: false,
+    }
+}
