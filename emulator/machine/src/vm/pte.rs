@@ -63,13 +63,6 @@ impl Protection {
             user: entry & USER != 0,
         }
     }
-
-    /// Everything that `self` allows, `other` allows too.
-    pub(super) fn within(self, other: Self) -> bool {
-        (!self.write || other.write)
-            && (!self.execute || other.execute)
-            && (!self.user || other.user)
-    }
 }
 
 /// What a page of the address space is mapped to.

@@ -1,7 +1,7 @@
 //! The driver's address space: four-level page tables in guest memory.
 //!
 //! KVM does not see entries that the host edits. An entry that becomes
-//! present is found at the next fault, but one that is removed or restricted
+//! present is found at the next fault, but one that is removed or changed
 //! goes on working until its *target* leaves the host mapping. So each such
 //! edit is noted, and [`AddressSpace::flush`] (called by `Vm::run`) carries
 //! them out in as few calls as it can.
@@ -276,7 +276,7 @@ impl AddressSpace {
         self.write(gva, &value.to_le_bytes())
     }
 
-    /// Drop what KVM remembers of removed and restricted entries. Returns
+    /// Drop what KVM remembers of removed and changed entries. Returns
     /// whether *all* of it must go, which only KVM's owner can do.
     pub(super) fn flush(&mut self) -> Result<bool, SpaceError> {
         if std::mem::take(&mut self.state.all_stale) {
@@ -322,8 +322,10 @@ impl AddressSpace {
     fn replace(&mut self, gva: Gva, new: Mapping) -> Result<(), SpaceError> {
         let (entry, old) = self.mapped(gva)?;
         self.memory.write_u64(entry, new.encode())?;
-        let restricted = new.trapped || !old.protection.within(new.protection);
-        if !old.trapped && restricted {
+        // Also where the new entry allows more: a processor may fault by an
+        // older translation of a present page (Intel SDM vol. 3, 4.10.4.3),
+        // and that fault would be blamed on the driver.
+        if !old.trapped && new != old {
             self.forget(old.frame);
         }
         Ok(())

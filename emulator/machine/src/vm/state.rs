@@ -101,7 +101,12 @@ impl Vm {
             self.cut_short = false;
         }
         self.set_fpu(&state.fpu)?;
-        self.set_gs_base(state.gs_base)?;
+        // Two calls to KVM, so only if it moved: by us, or, as shown at the
+        // last exit, by the driver itself.
+        let shown = self.vcpu.sync_regs_mut().sregs.gs.base;
+        if self.gs_base != state.gs_base || shown != state.gs_base {
+            self.set_gs_base(state.gs_base)?;
+        }
         self.registers = Registers {
             rflags: Registers::clean_flags(state.registers.rflags),
             ..state.registers

@@ -96,6 +96,32 @@ fn gs_base_can_change_at_any_trap() {
 }
 
 #[test]
+fn restored_gs_base_is_the_saved_one() {
+    let mut machine = Machine::assemble(|a| {
+        let mut top = a.create_label();
+        a.set_label(&mut top).unwrap();
+        a.mov(rax, qword_ptr(0).gs()).unwrap();
+        a.out(0xe0, eax).unwrap();
+        a.jmp(top).unwrap();
+    });
+    for index in 0..3 {
+        let at = Gva(DATA.0 + 8 * index);
+        machine.space.write_u64(at, index).unwrap();
+    }
+    let mut states = Vec::new();
+    for index in 0..3 {
+        machine.vm.set_gs_base(DATA.0 + 8 * index).unwrap();
+        states.push(machine.vm.save_cpu().unwrap());
+        machine.run();
+    }
+    for index in [2, 0, 0, 1, 1, 2, 0] {
+        machine.vm.restore_cpu(&states[index]).unwrap();
+        assert_eq!(machine.vm.gs_base(), DATA.0 + 8 * index as u64);
+        assert!(matches!(machine.run(), Trap::Port { value, .. } if value == index as u32));
+    }
+}
+
+#[test]
 fn processor_has_our_signature_even_unpatched() {
     let mut machine = Machine::assemble(|a| {
         a.cpuid().unwrap();

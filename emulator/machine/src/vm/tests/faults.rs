@@ -103,6 +103,24 @@ fn page_made_read_only_faults_100_times_of_100() {
 }
 
 #[test]
+fn page_made_writable_takes_the_write_100_times_of_100() {
+    let mut machine = reader();
+    let store = assemble(Gva(CODE.0 + 0x100), |a| {
+        a.mov(dword_ptr(rbx), ecx).unwrap();
+        a.out(0xe0, eax).unwrap();
+    });
+    machine.space.write(Gva(CODE.0 + 0x100), &store).unwrap();
+    for _ in 0..100 {
+        machine.space.protect(DATA, Protection::READ_ONLY).unwrap();
+        machine.jump(CODE);
+        assert!(matches!(machine.run(), Trap::Port { .. }));
+        machine.space.protect(DATA, Protection::DATA).unwrap();
+        machine.jump(Gva(CODE.0 + 0x100));
+        assert!(matches!(machine.run(), Trap::Port { .. }));
+    }
+}
+
+#[test]
 fn scattered_pages_unmapped_together_all_fault() {
     let mut machine = reader();
     let pages: Vec<u64> = vec![0, 1, 2, 5, 15];
