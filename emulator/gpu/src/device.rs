@@ -7,7 +7,7 @@ use crate::resource::{Backing, MAX_SIDE, Rect, Resource, Transfer, format};
 use crate::spec::{self, command as code};
 use crate::step::Job;
 use crate::{GpuConfig, MAX_BACKING_ENTRIES, MAX_RESOURCES, MAX_SCANOUT_SIDE};
-use iommu::Dma;
+use iommu::{Dma, Fault};
 use pci::spec::virtio::{F_ACCESS_PLATFORM, F_RING_INDIRECT_DESC, F_VERSION_1};
 use std::collections::BTreeMap;
 
@@ -94,6 +94,16 @@ impl Gpu {
 
     pub(crate) fn frame(&self, scanout: u32) -> Option<&Frame> {
         self.scanouts.get(scanout as usize)?.frame.as_ref()
+    }
+
+    /// Another preferred size, and the event that says so.
+    pub(crate) fn set_display(&mut self, scanout: u32, size: (u32, u32)) -> bool {
+        let Some(scanout) = self.scanouts.get_mut(scanout as usize) else {
+            return false;
+        };
+        scanout.size = size;
+        self.events |= spec::EVENT_DISPLAY;
+        true
     }
 
     /// The preferred sizes of the displays, from left to right.
@@ -324,10 +334,28 @@ impl Gpu {
         backing.piece(offset, length)
     }
 
+    /// Read the next piece straight into the pixels: for accesses that are
+    /// not parted, without a copy between. `None` if there is no piece.
+    pub(crate) fn transfer_read(
+        &mut self,
+        dma: Dma<'_>,
+        transfer: &mut Transfer,
+    ) -> Option<Result<(), Fault>> {
+        let (iova, length) = self.transfer_piece(transfer)?;
+        let resource = self.resources.get_mut(&transfer.resource)?;
+        let bytes = resource.slot(transfer.target(), length as usize)?;
+        let result = dma.read(iova, bytes);
+        if result.is_ok() {
+            transfer.advance(u64::from(length));
+        }
+        Some(result)
+    }
+
     /// Bytes of a piece arrived.
     pub(crate) fn transfer_put(&mut self, transfer: &mut Transfer, bytes: &[u8]) {
-        if let Some(resource) = self.resources.get_mut(&transfer.resource) {
-            resource.put(transfer.target(), bytes);
+        let resource = self.resources.get_mut(&transfer.resource);
+        if let Some(slot) = resource.and_then(|r| r.slot(transfer.target(), bytes.len())) {
+            slot.copy_from_slice(bytes);
         }
         transfer.advance(bytes.len() as u64);
     }

@@ -1,2 +1,146 @@
-//! Entry for fuzz targets.
-pub fn fuzz(_data: &[u8]) {}
+//! Entry for fuzz targets: bytes become rings, commands, register accesses
+//! and steps. Whatever they say, the device must not panic, and must come to
+//! rest after a bounded number of steps.
+
+use crate::{GpuConfig, Stepped, VirtioGpu};
+use iommu::testing::{Os, READ_WRITE};
+use memory::{Gpa, Iova, RequesterId};
+use pci::layout;
+use pci::spec::virtio::common;
+use scenario::{Part, Plan, Scenario};
+
+/// RAM of the guest, bytes.
+const RAM: u64 = 1 << 20;
+/// Data lies from here on; tables below.
+const DATA: u64 = 0x8_0000;
+/// Bytes of data that the input fills.
+const WINDOW: u64 = 0x1_0000;
+/// Most pixels: a transfer takes a step for each page, entry and row.
+const PIXEL_BYTES: u64 = 1 << 18;
+/// More steps than any input can ask for: at most 256 + 16 buffers, each of
+/// at most 1024 pieces in and out, and one transfer's rows, pages and entries.
+const MAX_STEPS: u64 = 272 * (2 * 1024 + 5 + 16_384 * 2 + 64);
+
+/// Queue addresses, by register.
+const RINGS: [(common::Register, u64); 3] = [
+    (common::QUEUE_DESC, DATA),
+    (common::QUEUE_DRIVER, DATA + 0x1000),
+    (common::QUEUE_DEVICE, DATA + 0x2000),
+];
+
+/// Bytes taken from the front; zeros when there are none left.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> u8 {
+        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        self.0 = rest;
+        *first
+    }
+
+    fn number(&mut self, bytes: u32) -> u64 {
+        (0..bytes).fold(0, |n, _| n << 8 | u64::from(self.byte()))
+    }
+}
+
+/// Run one input.
+///
+/// # Panics
+/// If the device does not come to rest: that is what is looked for.
+pub fn fuzz(data: &[u8]) {
+    let mut input = Input(data);
+    let flags = input.byte();
+    let mut plan = Plan::default();
+    if flags & 1 != 0 {
+        plan.part = Part::All;
+    }
+    let os = Os::new(RAM, Scenario::new(plan, journal::Journal::disabled()));
+    let config = GpuConfig {
+        max_pixel_bytes: PIXEL_BYTES,
+        ..GpuConfig::default()
+    };
+    if flags & 2 != 0 {
+        translate(&os, config.device);
+    }
+    let mut gpu = VirtioGpu::new(&config);
+    start(&os, &mut gpu);
+    while !input.0.is_empty() {
+        act(&os, &mut gpu, &mut input);
+    }
+    let mut steps = 0;
+    while gpu.step_landing(os.dma(config.device)) != Stepped::Idle {
+        steps += 1;
+        assert!(steps < MAX_STEPS, "the device does not come to rest");
+    }
+}
+
+/// Map most of the data one to one; the last pages not at all.
+fn translate(os: &Os, device: RequesterId) {
+    os.start();
+    let top = os.attach(device, 1, 4);
+    for page in 0..12 {
+        let at = DATA + page * 0x1000;
+        os.map(top, Iova(at), Gpa(at), READ_WRITE);
+    }
+}
+
+/// What a driver does before it works; the input may undo it.
+fn start(os: &Os, gpu: &mut VirtioGpu) {
+    let dma = os.dma(gpu.requester());
+    let mut set = |(offset, size): common::Register, value| {
+        gpu.bar_write(
+            dma,
+            layout::TRANSPORT_BAR,
+            layout::COMMON + offset,
+            size,
+            value,
+        );
+    };
+    set(common::DRIVER_FEATURE_SELECT, 0);
+    set(common::DRIVER_FEATURE, 1 << 28);
+    set(common::DRIVER_FEATURE_SELECT, 1);
+    set(common::DRIVER_FEATURE, 3);
+    set(common::DEVICE_STATUS, 0xb);
+    for queue in 0..2 {
+        set(common::QUEUE_SELECT, queue);
+        for (register, address) in RINGS {
+            set(register, address + queue * 0x3000);
+        }
+        set(common::QUEUE_ENABLE, 1);
+    }
+    set(common::DEVICE_STATUS, 0xf);
+}
+
+fn act(os: &Os, gpu: &mut VirtioGpu, input: &mut Input<'_>) {
+    let dma = os.dma(gpu.requester());
+    match input.byte() % 8 {
+        // Memory: a run of bytes.
+        0..=2 => {
+            let at = DATA + input.number(2) % WINDOW;
+            let bytes: Vec<u8> = (0..input.byte() % 65).map(|_| input.byte()).collect();
+            let _ = os.memory.write(Gpa(at), &bytes);
+        }
+        3 => {
+            let queue = u64::from(input.byte() % 2);
+            let doorbell = layout::NOTIFY + queue * u64::from(layout::NOTIFY_MULTIPLIER);
+            gpu.bar_write(dma, layout::TRANSPORT_BAR, doorbell, 2, queue);
+        }
+        4 => {
+            let bar = input.byte() % 2;
+            let (offset, size, value) = (input.number(2), input.byte() % 9, input.number(4));
+            gpu.bar_write(dma, bar, offset % 0x4000, size, value);
+            let _ = gpu.bar_read(dma, bar, offset % 0x4000, size);
+        }
+        5 => {
+            let (offset, size) = (input.number(2) as u16, input.byte() % 5);
+            let value = input.number(4);
+            gpu.config_write(dma, offset, size, value as u32);
+            let _ = gpu.config_read(dma, offset, size);
+        }
+        _ => {
+            for _ in 0..input.byte() {
+                gpu.step(dma);
+            }
+        }
+    }
+}

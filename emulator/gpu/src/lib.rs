@@ -129,9 +129,10 @@ impl VirtioGpu {
         self.function.bus_master()
     }
 
-    /// Read configuration space: 1, 2 or 4 bytes.
-    pub fn config_read(&mut self, dma: Dma<'_>, offset: u16, size: u8) -> u32 {
-        self.function.config_read(dma, &self.gpu, offset, size)
+    /// Read configuration space: 1, 2 or 4 bytes. No read of the function
+    /// reaches memory; reads take a [`Dma`] as writes do.
+    pub fn config_read(&mut self, _dma: Dma<'_>, offset: u16, size: u8) -> u32 {
+        self.function.config_read(&self.gpu, offset, size)
     }
 
     /// Write configuration space: 1, 2 or 4 bytes.
@@ -163,14 +164,24 @@ impl VirtioGpu {
     }
 
     /// As [`VirtioGpu::mmio_read`], by BAR and offset.
-    pub fn bar_read(&mut self, dma: Dma<'_>, bar: u8, offset: u64, size: u8) -> u64 {
-        self.function.bar_read(dma, &self.gpu, bar, offset, size)
+    pub fn bar_read(&mut self, _dma: Dma<'_>, bar: u8, offset: u64, size: u8) -> u64 {
+        self.function.bar_read(&self.gpu, bar, offset, size)
     }
 
     /// As [`VirtioGpu::mmio_write`], by BAR and offset.
     pub fn bar_write(&mut self, dma: Dma<'_>, bar: u8, offset: u64, size: u8, value: u64) {
         self.function
             .bar_write(dma, &mut self.gpu, bar, offset, size, value);
+    }
+
+    /// The display of a scanout has another preferred size: tells the driver
+    /// (§5.7.4.1). False if there is no such scanout.
+    pub fn set_display(&mut self, dma: Dma<'_>, scanout: u32, width: u32, height: u32) -> bool {
+        if !self.gpu.set_display(scanout, (width, height)) {
+            return false;
+        }
+        self.function.config_changed(dma);
+        true
     }
 
     /// Would a step do something?

@@ -147,18 +147,12 @@ impl Resource {
         self.stride() * u64::from(self.height)
     }
 
-    /// Put bytes at byte `at` of the pixels.
-    pub fn put(&mut self, at: u64, bytes: &[u8]) {
+    /// The `length` bytes at byte `at` of the pixels, to put something there.
+    pub fn slot(&mut self, at: u64, length: usize) -> Option<&mut [u8]> {
         if self.pixels.is_empty() {
             self.pixels = vec![0; self.bytes() as usize];
         }
-        let place = self
-            .pixels
-            .get_mut(at as usize..)
-            .and_then(|rest| rest.get_mut(..bytes.len()));
-        if let Some(place) = place {
-            place.copy_from_slice(bytes);
-        }
+        self.pixels.get_mut(at as usize..)?.get_mut(..length)
     }
 
     /// The bytes of `width` pixels of row `y` from `x`; `None` while all are

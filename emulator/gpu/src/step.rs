@@ -133,6 +133,17 @@ impl VirtioGpu {
             }
             return Some(Stepped::Progress);
         }
+        if let Stage::Transfer(transfer) = &mut job.stage
+            && !dma.env().scenario.parts_accesses(false)
+        {
+            match self.gpu.transfer_read(dma, transfer) {
+                Some(Ok(())) if transfer.next().is_some() => {}
+                Some(Ok(())) => self.respond(dma, job, code::OK_NODATA),
+                Some(Err(_)) => self.refused(dma, job),
+                None => return self.housekeep(dma, job),
+            }
+            return Some(Stepped::Progress);
+        }
         match self.next_access(job) {
             Some(access) => self.issue(dma, job, &access),
             None => return self.housekeep(dma, job),

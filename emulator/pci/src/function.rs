@@ -144,11 +144,11 @@ impl Function {
 
     /// Read configuration space: 1, 2 or 4 bytes. Reading the window of the
     /// PCI access capability reads a BAR (virtio 1.2 §4.1.4.9).
-    pub fn config_read(&mut self, dma: Dma<'_>, device: &dyn Device, offset: u16, size: u8) -> u32 {
+    pub fn config_read(&mut self, device: &dyn Device, offset: u16, size: u8) -> u32 {
         if self.touches_window(offset, size)
             && let Some((bar, at, length)) = self.window()
         {
-            let value = self.bar_read(dma, device, bar, at, length);
+            let value = self.bar_read(device, bar, at, length);
             let window = self.access_capability + virtio::CAP_WINDOW as u16;
             self.config.write(window, 4, value as u32);
         }
@@ -181,15 +181,7 @@ impl Function {
 
     /// Read BAR `bar`; any offset, 1 to 8 bytes. What is not there reads as
     /// zero.
-    pub fn bar_read(
-        &mut self,
-        dma: Dma<'_>,
-        device: &dyn Device,
-        bar: u8,
-        offset: u64,
-        size: u8,
-    ) -> u64 {
-        let _ = dma; // a read of a BAR reaches no memory
+    pub fn bar_read(&mut self, device: &dyn Device, bar: u8, offset: u64, size: u8) -> u64 {
         let size = size.min(8);
         if bar == layout::MSIX_BAR {
             return if offset >= layout::MSIX_PBA {
@@ -316,8 +308,18 @@ impl Function {
         self.signal(dma, vector, virtio::ISR_QUEUE);
     }
 
-    /// Interrupt because the device configuration changed.
-    pub fn interrupt_config(&mut self, dma: Dma<'_>) {
+    /// The device configuration changed: another generation (§4.1.4.3.1), and
+    /// an interrupt once DRIVER_OK is set.
+    pub fn config_changed(&mut self, dma: Dma<'_>) {
+        self.transport.next_generation();
+        self.interrupt_config(dma);
+    }
+
+    /// A driver hears of nothing before DRIVER_OK (§2.1.2).
+    fn interrupt_config(&mut self, dma: Dma<'_>) {
+        if self.transport.status() & virtio::STATUS_DRIVER_OK == 0 {
+            return;
+        }
         let vector = self.transport.config_vector();
         self.signal(dma, vector, virtio::ISR_CONFIG);
     }
@@ -331,9 +333,7 @@ impl Function {
         }
         dma.cancel_all();
         self.tell_state(dma, &format!("DEVICE_NEEDS_RESET: {error}"));
-        if self.transport.status() & virtio::STATUS_DRIVER_OK != 0 {
-            self.interrupt_config(dma);
-        }
+        self.interrupt_config(dma);
     }
 
     fn or_fail<T>(&mut self, dma: Dma<'_>, result: Result<T, RingError>) -> Result<T, RingError> {

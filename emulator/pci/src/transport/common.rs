@@ -42,6 +42,7 @@ impl Transport {
         put(reg::CONFIG_MSIX_VECTOR, self.config_vector.into());
         put(reg::NUM_QUEUES, self.queues.len() as u64);
         put(reg::DEVICE_STATUS, self.status.into());
+        put(reg::CONFIG_GENERATION, self.config_generation.into());
         put(reg::QUEUE_SELECT, self.queue_select.into());
         // A queue that is not there reads as zeros (§4.1.4.3.1).
         if let Some(queue) = self.queues.get(usize::from(self.queue_select)) {

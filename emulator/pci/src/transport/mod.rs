@@ -23,6 +23,7 @@ pub struct Transport {
     driver_feature_select: u32,
     status: u8,
     config_vector: u16,
+    config_generation: u8,
     queue_select: u16,
     queues: Vec<Virtqueue>,
     pub(crate) isr: u8,
@@ -53,6 +54,7 @@ impl Transport {
             driver_feature_select: 0,
             status: 0,
             config_vector: spec::NO_VECTOR,
+            config_generation: 0,
             queue_select: 0,
             queues: queues.iter().map(|&size| Virtqueue::new(size)).collect(),
             isr: 0,
@@ -99,6 +101,11 @@ impl Transport {
         self.queues
             .get(usize::from(queue))
             .map_or(spec::NO_VECTOR, |q| q.vector)
+    }
+
+    /// The device configuration is no longer what it was.
+    pub(crate) fn next_generation(&mut self) {
+        self.config_generation = self.config_generation.wrapping_add(1);
     }
 
     /// Note that the device cannot go on. False if that is known already.
