@@ -13,6 +13,8 @@ mod services;
 pub mod space;
 pub mod spec;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use frames::{Frame, Frames, POISON, Window};

@@ -1,0 +1,6 @@
+#![allow(clippy::unwrap_used)]
+
+mod frames;
+mod mdl;
+mod pages;
+mod pool;
