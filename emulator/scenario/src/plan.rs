@@ -149,7 +149,9 @@ pub struct Plan {
     pub part: Part,
     /// What the driver is made to do.
     pub workload: Vec<Step>,
-    choices: BTreeMap<u64, u32>,
+    /// Deviations from the order: the way to take, by the number of the
+    /// choice.
+    pub choices: BTreeMap<u64, u32>,
 }
 
 impl Default for Plan {
