@@ -10,8 +10,14 @@
 mod bus;
 mod dma;
 mod fault;
+#[doc(hidden)]
+pub mod fuzzing;
 mod in_flight;
 pub mod spec;
+#[doc(hidden)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 mod translate;
 mod unit;
 mod vtd;

@@ -1,7 +1,7 @@
 //! The remapping unit as one room.
 
 use crate::bus::{Bus, BusState, Message};
-use crate::dma::Dma;
+use crate::dma::{Dma, Remapping};
 use crate::translate::Env;
 use crate::vtd::Vtd;
 use memory::RequesterId;
@@ -59,7 +59,13 @@ impl Unit {
 
     /// A device's way to memory. `bus_master`: is Bus Master Enable set?
     pub fn dma<'a>(&'a self, env: Env<'a>, device: RequesterId, bus_master: bool) -> Dma<'a> {
-        Dma::new(env, &self.vtd, &self.bus, device, bus_master)
+        Dma::new(
+            env,
+            Remapping::Vtd(&self.vtd),
+            &self.bus,
+            device,
+            bus_master,
+        )
     }
 
     /// The interrupts sent since the last call, of devices and of the unit

@@ -82,6 +82,7 @@ impl Drop for Slices<'_> {
         if left == 0 {
             self.dma
                 .remapping
+                .any()
                 .borrow_mut()
                 .accesses_done(self.dma.env, self.dma.bus);
         }

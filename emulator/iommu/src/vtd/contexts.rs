@@ -9,6 +9,8 @@ pub(super) struct Context {
     pub domain: u16,
     /// Levels of second-level tables; they are not walked for pass-through.
     pub levels: u8,
+    /// Bits of address that it translates.
+    pub bits: u8,
     pub pass_through: bool,
     /// FPD: its faults are not recorded.
     pub silent: bool,

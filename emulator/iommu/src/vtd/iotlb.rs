@@ -2,28 +2,58 @@
 //! it, whatever the tables say by then (VT-d 6.2).
 
 use crate::spec::registers::GUEST_ADDRESS_BITS;
+use crate::spec::tables::HOST_ADDRESS_BITS;
 use memory::{Gpa, Iova};
 
 const WAYS: usize = 4;
-/// Low bits of [`Entry::page`]: what the tables allowed at the walk.
+/// Bits of a page number, of an IOVA as of a physical address.
+const PAGE_BITS: u32 = GUEST_ADDRESS_BITS - 12;
+const _: () = assert!(HOST_ADDRESS_BITS <= GUEST_ADDRESS_BITS);
+/// Bits of [`Entry`]'s halves that hold no generation.
+const KEY_BITS: u32 = PAGE_BITS + 16 + 1;
+const LEAF_BITS: u32 = PAGE_BITS + 2;
+/// Low bits of the generation, which stand above the leaf; the rest stand
+/// above the key.
+const LOW_GENERATION: u32 = 64 - LEAF_BITS;
+const _: () = assert!(LOW_GENERATION + (64 - KEY_BITS) >= 32);
+
+/// What the tables allowed at the walk: low bits of a leaf.
 const READ: u64 = 1;
 const WRITE: u64 = 2;
-const VALID: u64 = 1 << 63;
-const DOMAIN: u32 = 40;
 
-/// log2 of the sets for 4 KiB, 2 MiB and 1 GiB pages: 16 MiB, 512 MiB and
-/// 64 GiB of reach.
-const SETS: [u32; 3] = [10, 6, 4];
+/// log2 of the sets for 4 KiB, 2 MiB and 1 GiB pages: 256 MiB, 2 GiB and
+/// 64 GiB of reach. More than hardware has, so that less staleness goes
+/// unseen.
+const SETS: [u32; 3] = [14, 8, 4];
 const SHIFTS: [u32; 3] = [12, 21, 30];
 
-/// One entry; 0 as the tag where there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Entry {
-    /// [`VALID`], the domain, the page number.
-    tag: u64,
-    /// Where the page leads, with [`READ`] and [`WRITE`].
-    page: u64,
-    generation: u32,
+/// One entry in 16 bytes: a key (valid bit, domain, page number) and a leaf
+/// (frame, rights), each with a part of the generation above it. Four of
+/// them, a set, are one cache line. All zero where there is none.
+type Entry = [u64; 2];
+type Set = [u64; 2 * WAYS];
+
+#[inline]
+const fn key(domain: u16, page: u64) -> u64 {
+    (1 << (KEY_BITS - 1)) | (domain as u64) << PAGE_BITS | page
+}
+
+/// A key without what stands above it.
+#[inline]
+const fn bare(key: u64) -> u64 {
+    key & ((1 << KEY_BITS) - 1)
+}
+
+const fn entry(key: u64, frame: u64, rights: u64, generation: u32) -> Entry {
+    let generation = generation as u64;
+    [
+        key | (generation >> LOW_GENERATION) << KEY_BITS,
+        frame << 2 | rights | generation << LEAF_BITS,
+    ]
+}
+
+const fn generation(entry: Entry) -> u32 {
+    ((entry[0] >> KEY_BITS) << LOW_GENERATION | entry[1] >> LEAF_BITS) as u32
 }
 
 /// A translation that was cached.
@@ -37,10 +67,10 @@ pub(super) struct Hit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bank {
     shift: u32,
-    sets: Vec<[Entry; WAYS]>,
-    /// Which way of a full set goes next: in turn, so that it is the same in
-    /// every run.
-    turn: Vec<u8>,
+    sets: Vec<Set>,
+    /// Which way of a full set goes next: in turn over the whole bank, so that
+    /// it is the same in every run.
+    turn: u8,
     live: u32,
 }
 
@@ -48,74 +78,84 @@ impl Bank {
     fn new(shift: u32, set_bits: u32) -> Self {
         Self {
             shift,
-            sets: vec![[Entry::default(); WAYS]; 1 << set_bits],
-            turn: vec![0; 1 << set_bits],
+            // Zero pages of the host until they are used.
+            sets: vec![[0; 2 * WAYS]; 1 << set_bits],
+            turn: 0,
             live: 0,
         }
     }
 
-    #[inline]
-    fn tag(domain: u16, page: u64) -> u64 {
-        VALID | u64::from(domain) << DOMAIN | page
-    }
-
-    /// Domains are spread, so that two of them with equal addresses do not
-    /// share their sets.
+    /// Four neighbours share a set, each with its own way where that is free:
+    /// what is used together lies together. Domains are spread, so that two of
+    /// them with equal addresses do not share their sets.
     #[inline]
     fn index(&self, domain: u16, page: u64) -> usize {
-        (page as usize ^ usize::from(domain).wrapping_mul(0x9e5)) & (self.sets.len() - 1)
+        let spread = usize::from(domain).wrapping_mul(0x9e5);
+        ((page >> 2) as usize ^ spread) & (self.sets.len() - 1)
     }
 
     #[inline]
     fn find(&self, domain: u16, iova: u64, needs: u64) -> Option<Hit> {
         let page = iova >> self.shift;
-        let tag = Self::tag(domain, page);
+        let wanted = key(domain, page);
         let set = self.sets.get(self.index(domain, page))?;
-        let entry = set.iter().find(|entry| entry.tag == tag)?;
-        let within = iova & ((1 << self.shift) - 1);
-        (entry.page & needs == needs).then_some(Hit {
-            gpa: Gpa((entry.page & !0xfff) | within),
-            generation: entry.generation,
+        let (ways, _) = set.as_chunks::<2>();
+        let own = ways.get((page & 3) as usize)?;
+        let found = if bare(own[0]) == wanted {
+            *own
+        } else {
+            *ways.iter().find(|entry| bare(entry[0]) == wanted)?
+        };
+        if found[1] & needs != needs {
+            return None;
+        }
+        let frame = ((found[1] >> 2) & ((1 << PAGE_BITS) - 1)) << 12;
+        Some(Hit {
+            gpa: Gpa(frame | (iova & ((1 << self.shift) - 1))),
+            generation: generation(found),
         })
     }
 
-    fn insert(&mut self, domain: u16, iova: u64, page: u64, generation: u32) {
+    fn insert(&mut self, domain: u16, iova: u64, page: Gpa, rights: u64, generation: u32) {
         let number = iova >> self.shift;
         let index = self.index(domain, number);
-        let tag = Self::tag(domain, number);
-        let (Some(set), Some(turn)) = (self.sets.get_mut(index), self.turn.get_mut(index)) else {
+        let key = key(domain, number);
+        let Some(set) = self.sets.get_mut(index) else {
             return;
         };
-        let way = set
+        let (ways, _) = set.as_chunks_mut::<2>();
+        let own = (number & 3) as usize;
+        let way = ways
             .iter()
-            .position(|entry| entry.tag == tag)
-            .or_else(|| set.iter().position(|entry| entry.tag == 0))
+            .position(|entry| bare(entry[0]) == key)
+            .or_else(|| (ways[own][0] == 0).then_some(own))
+            .or_else(|| ways.iter().position(|entry| entry[0] == 0))
             .unwrap_or_else(|| {
-                *turn = (*turn + 1) % WAYS as u8;
-                usize::from(*turn)
+                self.turn = (self.turn + 1) % WAYS as u8;
+                usize::from(self.turn)
             });
-        if let Some(entry) = set.get_mut(way) {
-            self.live += u32::from(entry.tag == 0);
-            *entry = Entry {
-                tag,
-                page,
-                generation,
-            };
+        if let Some(old) = ways.get_mut(way) {
+            self.live += u32::from(old[0] == 0);
+            *old = entry(key, page.page(), rights, generation);
         }
     }
 
     /// Drop what `doomed` says of (domain, page number).
     fn drop_where(&mut self, doomed: impl Fn(u16, u64) -> bool) -> u32 {
-        if self.live == 0 {
-            return 0;
-        }
         let mut dropped = 0;
-        for entry in self.sets.iter_mut().flatten() {
-            let domain = (entry.tag >> DOMAIN) as u16;
-            let page = entry.tag & ((1 << DOMAIN) - 1);
-            if entry.tag != 0 && doomed(domain, page) {
-                *entry = Entry::default();
-                dropped += 1;
+        let mut left = self.live;
+        for set in &mut self.sets {
+            if left == 0 {
+                break;
+            }
+            let (ways, _) = set.as_chunks_mut::<2>();
+            for entry in ways.iter_mut().filter(|entry| entry[0] != 0) {
+                left -= 1;
+                let domain = (entry[0] >> PAGE_BITS) as u16;
+                if doomed(domain, entry[0] & ((1 << PAGE_BITS) - 1)) {
+                    *entry = [0; 2];
+                    dropped += 1;
+                }
             }
         }
         self.live -= dropped;
@@ -125,16 +165,22 @@ impl Bank {
     /// Drop the entries of `domain` that map any of `first..=last`.
     fn drop_range(&mut self, domain: u16, first: u64, last: u64) -> u32 {
         let (first, last) = (first >> self.shift, last >> self.shift);
-        if self.live == 0 || last - first >= self.sets.len() as u64 {
+        if self.live == 0 {
+            return 0;
+        }
+        if last - first >= self.sets.len() as u64 {
             return self.drop_where(|d, page| d == domain && (first..=last).contains(&page));
         }
         let mut dropped = 0;
         for page in first..=last {
-            let tag = Self::tag(domain, page);
+            let doomed = key(domain, page);
             let index = self.index(domain, page);
-            let set = self.sets.get_mut(index).into_iter().flatten();
-            for entry in set.filter(|entry| entry.tag == tag) {
-                *entry = Entry::default();
+            let Some(set) = self.sets.get_mut(index) else {
+                continue;
+            };
+            let (ways, _) = set.as_chunks_mut::<2>();
+            for entry in ways.iter_mut().filter(|entry| bare(entry[0]) == doomed) {
+                *entry = [0; 2];
                 dropped += 1;
             }
         }
@@ -160,15 +206,19 @@ impl Default for Iotlb {
 }
 
 impl Iotlb {
-    /// Look a page up. An entry that allows less than is needed is no hit: the
-    /// tables are walked again, and only they can refuse.
+    /// Look a 4 KiB page up, which must be within [`GUEST_ADDRESS_BITS`]. An
+    /// entry that allows less than is needed is no hit: the tables are walked
+    /// again, and only they can refuse.
     #[inline]
-    pub fn find(&self, domain: u16, iova: Iova, write: bool) -> Option<Hit> {
+    pub fn find_small(&self, domain: u16, iova: Iova, write: bool) -> Option<Hit> {
+        let [small, ..] = &self.banks;
+        small.find(domain, iova.0, if write { WRITE } else { READ })
+    }
+
+    /// Look a 2 MiB or 1 GiB page up, likewise.
+    pub fn find_large(&self, domain: u16, iova: Iova, write: bool) -> Option<Hit> {
+        let [_, large, huge] = &self.banks;
         let needs = if write { WRITE } else { READ };
-        let [small, large, huge] = &self.banks;
-        if let Some(hit) = small.find(domain, iova.0, needs) {
-            return Some(hit);
-        }
         [large, huge]
             .into_iter()
             .filter(|bank| bank.live != 0)
@@ -187,7 +237,7 @@ impl Iotlb {
     ) {
         let rights = if read { READ } else { 0 } | if write { WRITE } else { 0 };
         if let Some(bank) = self.banks.iter_mut().find(|bank| bank.shift == shift) {
-            bank.insert(domain, iova.0, page.0 | rights, generation);
+            bank.insert(domain, iova.0, page, rights, generation);
         }
     }
 

@@ -160,12 +160,14 @@ impl Vtd {
     /// Translate without help of the IOTLB.
     #[inline(never)]
     fn fill(&mut self, env: Env<'_>, request: &Request) -> Result<Translation, Refusal> {
-        let context = self.context(env, request.device, true)?;
+        let context = self.context(env, request.device)?;
         let loud = |reason| Refusal {
             reason,
             silent: context.silent,
         };
-        check_width(&context, request).map_err(loud)?;
+        if !within(&context, request) {
+            return Err(loud(FaultReason::AddressBeyond));
+        }
         if context.pass_through {
             return Ok(identity(request));
         }
@@ -177,8 +179,8 @@ impl Vtd {
             request.write,
         )
         .map_err(loud)?;
-        let within = (1 << leaf.shift) - 1;
-        let gpa = Gpa(leaf.page.0 | (request.iova.0 & within));
+        let offset = (1 << leaf.shift) - 1;
+        let gpa = Gpa(leaf.page.0 | (request.iova.0 & offset));
         if is_interrupt_address(gpa.0) {
             return Err(loud(FaultReason::InterruptRange));
         }
@@ -195,7 +197,7 @@ impl Vtd {
         if env.journal().is_enabled() {
             env.journal().emit(Event::Fill {
                 domain: context.domain,
-                iova: memory::Iova(request.iova.0 & !within),
+                iova: memory::Iova(request.iova.0 & !offset),
                 page: leaf.page,
                 size: 1 << leaf.shift,
                 entry: leaf.entry,
@@ -212,74 +214,86 @@ impl Vtd {
 
     /// The context of a device, from the cache or from the tables; only what
     /// is present and valid is cached (CAP.CM is clear).
-    fn context(
-        &mut self,
-        env: Env<'_>,
-        device: RequesterId,
-        keep: bool,
-    ) -> Result<Context, Refusal> {
+    fn context(&mut self, env: Env<'_>, device: RequesterId) -> Result<Context, Refusal> {
         if let Some(context) = self.contexts.find(device) {
             return Ok(*context);
         }
         let context = walk::context(env.memory, self.root, device)?;
-        if keep {
-            self.contexts.insert(device, context);
-        }
+        self.contexts.insert(device, context);
         Ok(context)
     }
 
-    /// What the IOTLB says; `None` if it says nothing.
+    /// What the IOTLB says of a 4 KiB page, if anything: nearly every access
+    /// ends here. Small pages are never cached in the interrupt range, nor
+    /// for pass-through.
     #[inline]
-    fn cached(&self, request: &Request) -> Option<Translation> {
-        let context = self.contexts.find(request.device)?;
-        if context.pass_through || check_width(context, request).is_err() {
+    pub fn hit(&self, request: &Request) -> Option<Translation> {
+        if !self.enabled() {
             return None;
         }
-        let hit = self
-            .iotlb
-            .find(context.domain, request.iova, request.write)?;
-        Some(Translation {
-            gpa: hit.gpa,
-            generation: hit.generation,
-            cached: true,
-        })
+        let context = self.contexts.find(request.device)?;
+        if !within(context, request) || context.pass_through {
+            return None;
+        }
+        self.iotlb
+            .find_small(context.domain, request.iova, request.write)
+            .map(from_cache)
     }
-}
 
-/// An address beyond what the domain or the hardware translates (fault
-/// reason 4).
-#[inline]
-fn check_width(context: &Context, request: &Request) -> Result<(), FaultReason> {
-    let bits = crate::spec::tables::input_bits(context.levels);
-    match request.iova.0 >> bits {
-        0 => Ok(()),
-        _ => Err(FaultReason::AddressBeyond),
+    /// What the IOTLB says of a large page, if anything.
+    fn large_hit(&self, request: &Request) -> Option<Translation> {
+        let context = self.contexts.find(request.device)?;
+        if !within(context, request) || context.pass_through {
+            return None;
+        }
+        self.iotlb
+            .find_large(context.domain, request.iova, request.write)
+            .map(from_cache)
+            // A large page may lead into the interrupt range; the walk says so.
+            .filter(|found| !is_interrupt_address(found.gpa.0))
     }
-}
 
-impl Translate for Vtd {
-    #[inline]
-    fn translate(&mut self, env: Env<'_>, request: Request) -> Result<Translation, Fault> {
+    /// Translate what [`Vtd::hit`] does not know.
+    #[inline(never)]
+    fn miss(&mut self, env: Env<'_>, request: &Request) -> Result<Translation, Fault> {
         if is_interrupt_address(request.iova.0) {
             let refusal = Refusal {
                 reason: FaultReason::InterruptRange,
                 silent: !self.enabled(),
             };
-            return Err(self.refuse(env, &request, refusal));
+            return Err(self.refuse(env, request, refusal));
         }
         if !self.enabled() {
-            return Ok(identity(&request));
+            return Ok(identity(request));
         }
-        // A large page may cover the interrupt range; a small one is never
-        // cached there.
-        if let Some(found) = self.cached(&request)
-            && !is_interrupt_address(found.gpa.0)
-        {
+        if let Some(found) = self.large_hit(request) {
             return Ok(found);
         }
-        match self.fill(env, &request) {
-            Ok(translation) => Ok(translation),
-            Err(refusal) => Err(self.refuse(env, &request, refusal)),
+        self.fill(env, request)
+            .map_err(|refusal| self.refuse(env, request, refusal))
+    }
+}
+
+fn from_cache(hit: iotlb::Hit) -> Translation {
+    Translation {
+        gpa: hit.gpa,
+        generation: hit.generation,
+        cached: true,
+    }
+}
+
+/// Is the address within what the domain and the hardware translate?
+#[inline]
+fn within(context: &Context, request: &Request) -> bool {
+    request.iova.0 >> context.bits == 0
+}
+
+impl Translate for Vtd {
+    #[inline]
+    fn translate(&mut self, env: Env<'_>, request: Request) -> Result<Translation, Fault> {
+        match self.hit(&request) {
+            Some(found) => Ok(found),
+            None => self.miss(env, &request),
         }
     }
 
@@ -290,14 +304,16 @@ impl Translate for Vtd {
         if !self.enabled() {
             return Some(Gpa(request.iova.0));
         }
-        if let Some(found) = self.cached(&request) {
-            return (!is_interrupt_address(found.gpa.0)).then_some(found.gpa);
+        if let Some(found) = self.hit(&request).or_else(|| self.large_hit(&request)) {
+            return Some(found.gpa);
         }
         let context = match self.contexts.find(request.device) {
             Some(context) => *context,
             None => walk::context(env.memory, self.root, request.device).ok()?,
         };
-        check_width(&context, &request).ok()?;
+        if !within(&context, &request) {
+            return None;
+        }
         if context.pass_through {
             return Some(Gpa(request.iova.0));
         }

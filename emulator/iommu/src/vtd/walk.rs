@@ -70,6 +70,7 @@ pub(super) fn context(
     Ok(Context {
         domain: (high >> spec::CONTEXT_DOMAIN) as u16,
         levels,
+        bits: spec::input_bits(levels) as u8,
         pass_through,
         silent,
         table: low & spec::ADDRESS,

@@ -1,0 +1,83 @@
+//! Entry points for fuzzers: what a hostile guest does to the unit.
+
+use crate::spec::registers as reg;
+use crate::testing::{Os, parted};
+use crate::{Issued, Landing};
+use journal::Journal;
+use memory::{Gpa, Iova, RequesterId};
+
+const RAM: u64 = 64 << 10;
+
+/// Read numbers off the input.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    /// Up to eight bytes, the top ones zero where the input ends.
+    fn word(&mut self) -> u64 {
+        (0..8).fold(0, |word, i| {
+            word | u64::from(self.byte().unwrap_or(0)) << (8 * i)
+        })
+    }
+}
+
+/// Any register writes, any bytes as tables and descriptors, any accesses.
+/// Must not panic, hang or grow; the queue's head must stay inside the queue.
+pub fn fuzz_registers(data: &[u8]) {
+    let os = Os::new(RAM, parted(Journal::disabled()));
+    let device = RequesterId::new(0, 2, 0);
+    os.start();
+    os.attach(device, 1, 4);
+    let mut input = Input(data);
+    let mut tokens = Vec::new();
+    while let Some(what) = input.byte() {
+        let dma = os.unit.dma(os.env(), device, what & 0x80 == 0);
+        match what & 7 {
+            // A register that exists, then any place at all.
+            0 | 1 => {
+                let row = usize::from(what >> 3 & 0x1f) % reg::LAYOUT.len();
+                let size = if what & 1 == 0 { 8 } else { 4 };
+                let offset = reg::LAYOUT.get(row).map_or(0, |row| row.offset);
+                os.set(offset, size, input.word());
+            }
+            2 => {
+                let (offset, value) = (input.word() & 0xfff, input.word());
+                os.unit.mmio_write(os.env(), offset, what >> 3 & 0xf, value);
+            }
+            3 => {
+                let at = Gpa(input.word() % RAM & !7);
+                os.poke(at, input.word());
+            }
+            // A descriptor, with what the type and granularity need.
+            4 => os.submit(&[[input.word(), input.word()]]),
+            5 => {
+                let mut bytes = [0; 40];
+                let at = Iova(input.word() >> (what >> 3 & 0xf));
+                let _ = dma.read(at, &mut bytes);
+                let _ = dma.peek(at, &mut bytes);
+            }
+            6 => {
+                let at = Iova(input.word() >> (what >> 3 & 0xf));
+                if let Ok(Issued::InFlight(token)) = dma.issue_write(at, &[what; 24]) {
+                    tokens.push(token);
+                }
+            }
+            _ => {
+                if let Some(token) = tokens.pop() {
+                    let landing = dma.land(token, what & 0x10 != 0);
+                    if landing == Landing::Pending {
+                        dma.cancel_all();
+                    }
+                }
+                let _ = os.unit.take_messages();
+                os.unit.restore(&os.unit.save());
+            }
+        }
+        assert!(os.get(reg::IQH, 8) < 1 << 19, "the head left the queue");
+    }
+}
