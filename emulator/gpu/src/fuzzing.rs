@@ -6,13 +6,15 @@ use crate::{GpuConfig, Stepped, VirtioGpu};
 use iommu::testing::{Os, READ_WRITE};
 use memory::{Gpa, Iova, RequesterId};
 use pci::layout;
-use pci::spec::virtio::common;
+use pci::spec::virtio::{DESC_NEXT, DESC_WRITE, common};
 use scenario::{Part, Plan, Scenario};
 
 /// RAM of the guest, bytes.
 const RAM: u64 = 1 << 20;
 /// Data lies from here on; tables below.
 const DATA: u64 = 0x8_0000;
+/// Where the sane buffers are: command, and response a page later.
+const COMMAND: u64 = DATA + 0x6000;
 /// Bytes of data that the input fills.
 const WINDOW: u64 = 0x1_0000;
 /// Most pixels: a transfer takes a step for each page, entry and row.
@@ -43,11 +45,11 @@ impl Input<'_> {
     }
 }
 
-/// Run one input.
+/// Run one input; says how many steps were left to do at its end.
 ///
 /// # Panics
 /// If the device does not come to rest: that is what is looked for.
-pub fn fuzz(data: &[u8]) {
+pub fn fuzz(data: &[u8]) -> u64 {
     let mut input = Input(data);
     let flags = input.byte();
     let mut plan = Plan::default();
@@ -72,6 +74,11 @@ pub fn fuzz(data: &[u8]) {
         steps += 1;
         assert!(steps < MAX_STEPS, "the device does not come to rest");
     }
+    assert!(
+        !gpu.has_work(),
+        "the device rests and says that it has work"
+    );
+    steps
 }
 
 /// Map most of the data one to one; the last pages not at all.
@@ -109,19 +116,58 @@ fn start(os: &Os, gpu: &mut VirtioGpu) {
         set(common::QUEUE_ENABLE, 1);
     }
     set(common::DEVICE_STATUS, 0xf);
+    // One sane buffer in each queue, at descriptor 0, which every slot of the
+    // available ring names.
+    for queue in 0..2 {
+        let table = Gpa(DATA + queue * 0x3000);
+        let buffers = [
+            (COMMAND, DESC_NEXT, 1u16),
+            (COMMAND + 0x1000, DESC_WRITE, 0u16),
+        ];
+        let bytes: Vec<u8> = buffers
+            .into_iter()
+            .flat_map(|(address, flags, next)| {
+                let low = u128::from(address) | 256 << 64;
+                (low | u128::from(flags) << 96 | u128::from(next) << 112).to_le_bytes()
+            })
+            .collect();
+        let _ = os.memory.write(table, &bytes);
+    }
+}
+
+/// A command, and one more buffer in the ring of `queue`.
+fn offer(os: &Os, input: &mut Input<'_>, queue: u64) {
+    let first = if queue == 0 { 0x100 } else { 0x300 };
+    let kind = first + u32::from(input.byte() % 9);
+    let _ = os.memory.write_u32(Gpa(COMMAND), kind);
+    for word in 0..u64::from(input.byte() % 10) {
+        let value = match input.byte() {
+            small @ 0..=0x7f => u32::from(small % 40),
+            0x80..=0xbf => (DATA + 0x8000) as u32,
+            _ => input.number(4) as u32,
+        };
+        let _ = os.memory.write_u32(Gpa(COMMAND + 24 + 4 * word), value);
+    }
+    let index = Gpa(DATA + queue * 0x3000 + 0x1002);
+    let mut bytes = [0; 2];
+    if os.memory.read(index, &mut bytes).is_ok() {
+        let next = u16::from_le_bytes(bytes).wrapping_add(1);
+        let _ = os.memory.write(index, &next.to_le_bytes());
+    }
 }
 
 fn act(os: &Os, gpu: &mut VirtioGpu, input: &mut Input<'_>) {
     let dma = os.dma(gpu.requester());
     match input.byte() % 8 {
         // Memory: a run of bytes.
-        0..=2 => {
+        0 => {
             let at = DATA + input.number(2) % WINDOW;
             let bytes: Vec<u8> = (0..input.byte() % 65).map(|_| input.byte()).collect();
             let _ = os.memory.write(Gpa(at), &bytes);
         }
-        3 => {
+        1..=3 => {
             let queue = u64::from(input.byte() % 2);
+            offer(os, input, queue);
             let doorbell = layout::NOTIFY + queue * u64::from(layout::NOTIFY_MULTIPLIER);
             gpu.bar_write(dma, layout::TRANSPORT_BAR, doorbell, 2, queue);
         }

@@ -358,3 +358,15 @@ fn another_display_size_is_told() {
     guest.ask(&words(code::GET_DISPLAY_INFO, &[]));
     assert_eq!(guest.peek(RESPONSE + 32, 4), 320u32.to_le_bytes());
 }
+
+#[test]
+fn a_new_resource_of_the_same_id_is_not_on_the_scanout() {
+    let mut guest = Guest::new();
+    guest.show(7, 16, 16);
+    guest.ask(&unref(7));
+
+    guest.ask(&create(7, 2, 16, 16));
+    guest.ask(&flush(7, (0, 0, 16, 16)));
+
+    assert!(guest.gpu.frame(0).is_none());
+}

@@ -105,3 +105,13 @@ fn a_full_ring_of_long_chains_is_worked_off() {
 
     assert_eq!(guest.used(0).0, 256);
 }
+
+#[test]
+fn the_fuzzer_reaches_commands() {
+    // Flags; then: offer on queue 0 a GET_DISPLAY_INFO without words.
+    for (flags, name) in [(0, "plain"), (1, "parted"), (2, "translated"), (3, "both")] {
+        let steps = fuzzing::fuzz(&[flags, 1, 0, 0, 0]);
+
+        assert!(steps > 6, "{name}: {steps}");
+    }
+}

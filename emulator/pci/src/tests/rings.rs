@@ -1,7 +1,7 @@
 use super::{AVAIL, Bench, DESC, DEVICE, USED};
 use crate::spec::virtio::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, STATUS_NEEDS_RESET};
 use crate::{Chain, RingError, Segment};
-use journal::event::Event;
+use journal::event::{ContextId, Event};
 use memory::{Gpa, Iova};
 
 fn pop(bench: &mut Bench) -> Result<Option<Chain>, RingError> {
@@ -54,11 +54,25 @@ fn descriptors_are_read_in_the_chains_own_context() {
 
     let chain = pop(&mut bench).unwrap().unwrap();
 
-    let events = bench.events();
-    let read = |event: &Event| matches!(*event, Event::Access { context, iova, .. } if context == chain.context && iova == Iova(DESC));
-    let minted = |event: &Event| matches!(*event, Event::Context { context, head: 0, position: 0, .. } if context == chain.context);
-    let read = events.iter().position(read).unwrap();
-    assert!(events.iter().position(minted).unwrap() < read);
+    let seen: Vec<_> = bench
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Access { context, iova, .. } => Some((context, Some(iova))),
+            Event::Context { context, .. } => Some((context, None)),
+            _ => None,
+        })
+        .collect();
+    let ring = ContextId(0);
+    assert_eq!(
+        seen,
+        [
+            (ring, Some(Iova(AVAIL + 2))),
+            (ring, Some(Iova(AVAIL + 4))),
+            (chain.context, None),
+            (chain.context, Some(Iova(DESC))),
+        ]
+    );
 }
 
 #[test]

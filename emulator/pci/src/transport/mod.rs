@@ -126,11 +126,14 @@ impl Transport {
         self.contexts = contexts;
     }
 
-    /// A context id that was never used.
-    fn mint(&mut self) -> ContextId {
+    /// A context id that was never used; [`Transport::mint`] uses it.
+    fn next_context(&self) -> ContextId {
         // 0 is ring housekeeping; after 2^32 commands ids begin anew.
-        self.contexts = self.contexts.wrapping_add(1).max(1);
-        ContextId(self.contexts)
+        ContextId(self.contexts.wrapping_add(1).max(1))
+    }
+
+    fn mint(&mut self, context: ContextId) {
+        self.contexts = context.0;
     }
 
     /// The driver writes the status register (§2.1.1: it sets bits, and

@@ -17,7 +17,8 @@ use crate::spec::virtio as spec;
 use iommu::Dma;
 use journal::event::{ContextId, Event};
 use memory::{Iova, RequesterId};
-use std::sync::atomic::Ordering;
+use std::cell::Cell;
+use std::ops::Deref;
 use thiserror::Error;
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
 
@@ -148,19 +149,24 @@ impl Transport {
         };
         // Only faults of this operation count.
         let _ = dma.latched_fault();
-        let available = queue.avail_idx(&dma, Ordering::Acquire);
-        let available = checked(dma, index, available.map_err(|_| RingError::Fault(index)))?;
-        if available.0 == queue.next_avail() {
-            return Ok(None);
-        }
         let position = queue.next_avail();
-        let context = self.mint();
+        let context = self.next_context();
         let own = dma.with_context(context);
-        let chain = match queue.iter(&own) {
+        let minted = Cell::new(false);
+        let memory = Provenance {
+            ring: &dma,
+            own: &own,
+            minted: &minted,
+        };
+        let chain = match queue.iter(memory) {
             Ok(mut heads) => Ok(heads.next()),
             Err(_) => Err(RingError::Index(index)),
         };
-        let chain = checked(own, index, chain)?.ok_or(RingError::Fault(index))?;
+        let Some(chain) = checked(dma, index, chain)? else {
+            return Ok(None);
+        };
+        self.mint(context);
+        minted.set(true);
         let head = chain.head_index();
         dma.env().scenario.journal().emit(Event::Context {
             context,
@@ -227,6 +233,28 @@ impl Transport {
     }
 }
 
+/// Memory as virtio-queue sees it while a buffer is taken: the available ring
+/// is read by the device itself, the descriptors already for the command.
+/// virtio-queue hands the same memory on from the one to the other.
+#[derive(Clone)]
+struct Provenance<'d, 'a> {
+    ring: &'d Dma<'a>,
+    own: &'d Dma<'a>,
+    minted: &'d Cell<bool>,
+}
+
+impl<'a> Deref for Provenance<'_, 'a> {
+    type Target = Dma<'a>;
+
+    fn deref(&self) -> &Dma<'a> {
+        if self.minted.get() {
+            self.own
+        } else {
+            self.ring
+        }
+    }
+}
+
 /// A fault that virtio-queue swallowed comes before what it made of it.
 fn checked<T>(dma: Dma<'_>, queue: u16, result: Result<T, RingError>) -> Result<T, RingError> {
     match dma.latched_fault() {
@@ -241,7 +269,7 @@ type Parts = (Vec<Segment>, Vec<Segment>);
 /// writes (§2.7.4.2: the readable come first).
 fn split<M>(chain: virtio_queue::DescriptorChain<M>, queue: u16) -> Result<Parts, RingError>
 where
-    M: std::ops::Deref,
+    M: Deref,
     M::Target: vm_memory::GuestMemory,
 {
     let malformed = RingError::Chain(queue);
