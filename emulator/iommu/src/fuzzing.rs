@@ -50,7 +50,7 @@ pub fn fuzz_registers(data: &[u8]) {
                 os.unit.mmio_write(os.env(), offset, what >> 3 & 0xf, value);
             }
             3 => {
-                let at = Gpa(input.word() % RAM & !7);
+                let at = Gpa((input.word() % RAM) & !7);
                 os.poke(at, input.word());
             }
             // A descriptor, with what the type and granularity need.

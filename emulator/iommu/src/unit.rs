@@ -2,8 +2,9 @@
 
 use crate::bus::{Bus, BusState, Message};
 use crate::dma::{Dma, Remapping};
-use crate::translate::Env;
-use crate::vtd::Vtd;
+use crate::fault::Fault;
+use crate::translate::{Env, Request, Translate, Translation};
+use crate::vtd::{Vtd, VtdState};
 use memory::RequesterId;
 use std::cell::RefCell;
 
@@ -15,7 +16,7 @@ pub const REGISTER_SIZE: u64 = 0x1000;
 /// State of a [`Unit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitState {
-    vtd: Vtd,
+    vtd: VtdState,
     bus: BusState,
 }
 
@@ -68,6 +69,21 @@ impl Unit {
         )
     }
 
+    /// Translate one access and do nothing with it: for a replay, which has
+    /// the accesses but not their bytes. Caches and fault records change as
+    /// they do with a real one.
+    ///
+    /// # Errors
+    /// The [`Fault`].
+    pub fn translate(&self, env: Env<'_>, request: Request) -> Result<Translation, Fault> {
+        let mut vtd = self.vtd.borrow_mut();
+        let result = vtd.translate(env, request);
+        for message in vtd.take_messages() {
+            self.bus.send(message);
+        }
+        result
+    }
+
     /// The interrupts sent since the last call, of devices and of the unit
     /// itself, oldest first.
     pub fn take_messages(&self) -> Vec<Message> {
@@ -84,14 +100,14 @@ impl Unit {
     #[must_use]
     pub fn save(&self) -> UnitState {
         UnitState {
-            vtd: self.vtd.borrow().clone(),
+            vtd: self.vtd.borrow().save(),
             bus: self.bus.save(),
         }
     }
 
     /// Go back to a point.
     pub fn restore(&self, state: &UnitState) {
-        self.vtd.borrow_mut().clone_from(&state.vtd);
+        self.vtd.borrow_mut().restore(&state.vtd);
         self.bus.restore(&state.bus);
     }
 }

@@ -262,6 +262,13 @@ impl<'a> Dma<'a> {
         true
     }
 
+    /// Where an access of one byte would lead, with no trace at all; `None`
+    /// where it would fault.
+    #[must_use]
+    pub fn peek_address(&self, iova: Iova, write: bool) -> Option<Gpa> {
+        self.look(iova, 1, write)
+    }
+
     /// Send a message-signalled interrupt. The address should lie in
     /// 0xFEE00000–0xFEEFFFFF; elsewhere it is the ordinary write of four bytes
     /// that a device with a wrong MSI-X table makes.

@@ -143,3 +143,17 @@ fn fault_processing_disabled_records_nothing_but_in_the_journal() {
         assert_eq!(os.get(reg::FSTS, 4), 0);
     }
 }
+
+#[test]
+fn a_translation_alone_raises_the_event_too() {
+    let os = unmasked();
+    let request = crate::Request {
+        device: DEVICE,
+        context: journal::event::ContextId(0),
+        iova: UNMAPPED,
+        length: 1,
+        write: false,
+    };
+    assert!(os.unit.translate(os.env(), request).is_err());
+    assert_eq!(os.unit.take_messages().len(), 1);
+}

@@ -63,8 +63,20 @@ pub(super) struct Hit {
     pub generation: u32,
 }
 
-/// Entries of one page size, set-associative.
+/// A bank as it is saved: what it holds, not what it could.
 #[derive(Clone, Debug, PartialEq, Eq)]
+struct BankState {
+    /// Set and way (as one number), and the entry there; ascending.
+    entries: Vec<(u32, Entry)>,
+    turn: u8,
+}
+
+/// The IOTLB as it is saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct State([BankState; 3]);
+
+/// Entries of one page size, set-associative.
+#[derive(Debug)]
 struct Bank {
     shift: u32,
     sets: Vec<Set>,
@@ -140,6 +152,32 @@ impl Bank {
         }
     }
 
+    fn save(&self) -> BankState {
+        let ways = self.sets.iter().flat_map(|set| set.as_chunks::<2>().0);
+        let live = (0..).zip(ways).filter(|(_, entry)| entry[0] != 0);
+        BankState {
+            // The count ends the search with the last of them.
+            entries: live
+                .take(self.live as usize)
+                .map(|(at, &entry)| (at, entry))
+                .collect(),
+            turn: self.turn,
+        }
+    }
+
+    fn restore(&mut self, state: &BankState) {
+        self.drop_where(|_, _| true);
+        for &(at, entry) in &state.entries {
+            let (set, way) = (at as usize / WAYS, at as usize % WAYS);
+            let set = self.sets.get_mut(set).map(|set| set.as_chunks_mut::<2>().0);
+            if let Some(slot) = set.and_then(|ways| ways.get_mut(way)) {
+                *slot = entry;
+                self.live += 1;
+            }
+        }
+        self.turn = state.turn;
+    }
+
     /// Drop what `doomed` says of (domain, page number).
     fn drop_where(&mut self, doomed: impl Fn(u16, u64) -> bool) -> u32 {
         let mut dropped = 0;
@@ -190,7 +228,7 @@ impl Bank {
 }
 
 /// Cached translations of every domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Iotlb {
     /// 4 KiB, 2 MiB, 1 GiB.
     banks: [Bank; 3],
@@ -238,6 +276,16 @@ impl Iotlb {
         let rights = if read { READ } else { 0 } | if write { WRITE } else { 0 };
         if let Some(bank) = self.banks.iter_mut().find(|bank| bank.shift == shift) {
             bank.insert(domain, iova.0, page, rights, generation);
+        }
+    }
+
+    pub fn save(&self) -> State {
+        State([0, 1, 2].map(|i| self.banks[i].save()))
+    }
+
+    pub fn restore(&mut self, state: &State) {
+        for (bank, saved) in self.banks.iter_mut().zip(&state.0) {
+            bank.restore(saved);
         }
     }
 

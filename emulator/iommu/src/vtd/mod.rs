@@ -20,7 +20,7 @@ use registers::{Registers, Written};
 use walk::Refusal;
 
 /// All that changes in a remapping unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Vtd {
     registers: Registers,
     /// The root table that SRTP latched: RTADDR itself means nothing (11.4.6).
@@ -33,6 +33,17 @@ pub(crate) struct Vtd {
     next_record: u8,
     /// Interrupts raised and not yet on the bus.
     outbox: Vec<Message>,
+}
+
+/// A [`Vtd`] as it is saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VtdState {
+    registers: Registers,
+    root: u64,
+    contexts: Contexts,
+    iotlb: iotlb::State,
+    fills: u32,
+    next_record: u8,
 }
 
 impl Default for Vtd {
@@ -59,6 +70,28 @@ const fn identity(request: &Request) -> Translation {
 }
 
 impl Vtd {
+    pub fn save(&self) -> VtdState {
+        // Between two calls the outbox is empty.
+        VtdState {
+            registers: self.registers.clone(),
+            root: self.root,
+            contexts: self.contexts.clone(),
+            iotlb: self.iotlb.save(),
+            fills: self.fills,
+            next_record: self.next_record,
+        }
+    }
+
+    pub fn restore(&mut self, state: &VtdState) {
+        self.registers.clone_from(&state.registers);
+        self.root = state.root;
+        self.contexts.clone_from(&state.contexts);
+        self.iotlb.restore(&state.iotlb);
+        self.fills = state.fills;
+        self.next_record = state.next_record;
+        self.outbox.clear();
+    }
+
     pub fn mmio_read(&self, offset: u64, size: u8) -> u64 {
         self.registers.read(offset, size)
     }
