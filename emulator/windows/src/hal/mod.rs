@@ -68,7 +68,7 @@ pub enum HalError {
     /// No such domain.
     #[error("there is no domain {}", .0.0)]
     NoDomain(DomainId),
-    /// All 65,535 domain ids are in use, or devices are in the domain.
+    /// All 65,535 domain ids are in use.
     #[error("domain ids are used up")]
     NoDomainIds,
     /// A domain with devices cannot go.

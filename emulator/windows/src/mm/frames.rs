@@ -185,6 +185,9 @@ impl Frames {
     /// Frames that are free or held back within `window`.
     #[must_use]
     pub fn available(&self, window: Window) -> u64 {
+        if self.covers(window) {
+            return self.free + self.quarantined();
+        }
         self.count(window, |word| word == FREE || word == QUARANTINED)
     }
 
@@ -367,28 +370,37 @@ impl Frames {
     /// Free the oldest `count` frames of the quarantine within `window`.
     fn recycle_within(&mut self, window: Window, count: u64) -> Vec<PageRun> {
         let mut recycled = Vec::new();
-        let mut kept = VecDeque::new();
+        let mut skipped = Vec::new();
         let mut left = count;
-        while let Some(frame) = self.quarantine.pop_front() {
-            if left > 0 && (window.low..=window.high).contains(&frame) {
+        while left > 0
+            && let Some(frame) = self.quarantine.pop_front()
+        {
+            if (window.low..=window.high).contains(&frame) {
                 left -= 1;
                 self.free(frame);
                 push_frame(&mut recycled, frame);
             } else {
-                kept.push_back(frame);
+                skipped.push(frame);
             }
         }
-        self.quarantine = kept;
+        for frame in skipped.into_iter().rev() {
+            self.quarantine.push_front(frame);
+        }
         recycled
     }
 
     fn free_within(&self, window: Window) -> u64 {
-        let whole = |s: &Segment| s.within(window).len() == s.words.len();
-        if self.segments.iter().all(whole) {
+        if self.covers(window) {
             self.free
         } else {
             self.count(window, |word| word == FREE)
         }
+    }
+
+    /// Does `window` leave nothing out? Then no frame need be looked at.
+    fn covers(&self, window: Window) -> bool {
+        let whole = |s: &Segment| s.within(window).len() == s.words.len();
+        self.segments.iter().all(whole)
     }
 
     fn count(&self, window: Window, is: impl Fn(u32) -> bool) -> u64 {

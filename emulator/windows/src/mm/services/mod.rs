@@ -13,6 +13,7 @@ use memory::Gva;
 
 /// By the name in the import table.
 pub const SERVICES: &[(&str, Service)] = &[
+    ("ExAllocatePool", pool::allocate_pool),
     ("ExAllocatePool2", pool::allocate_pool2),
     ("ExAllocatePoolWithTag", pool::allocate_pool_with_tag),
     ("ExFreePool", pool::free_pool),

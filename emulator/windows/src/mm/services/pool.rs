@@ -9,6 +9,21 @@ use crate::call::{Call, Outcome};
 use crate::platform::Platform;
 use memory::Gva;
 
+/// The tag that `ExAllocatePool` gives.
+const NO_TAG: u32 = u32::from_le_bytes(*b"None");
+
+/// `PVOID (POOL_TYPE, SIZE_T)`.
+pub(super) fn allocate_pool(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let mut tagged = *call;
+    tagged.registers[2] = u64::from(NO_TAG);
+    allocate_pool_with_tag(state, platform, &tagged, irql)
+}
+
 /// `PVOID (POOL_TYPE, SIZE_T, ULONG Tag)`.
 pub(super) fn allocate_pool_with_tag(
     state: &mut State,

@@ -4,3 +4,5 @@ mod frames;
 mod mdl;
 mod pages;
 mod pool;
+mod rules;
+mod space;
