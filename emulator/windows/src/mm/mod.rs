@@ -237,6 +237,9 @@ impl State {
 fn retire(state: &mut State, platform: &mut dyn Platform, id: AllocationId, runs: &[PageRun]) {
     for frame in each_frame(runs) {
         fill(platform.memory(), frame, POISON);
+        // A lock does not outlive the page: its next owner knows nothing of
+        // it, and a late unlock shall find none.
+        state.locks.remove(&frame);
     }
     let stack = platform.stack();
     platform.scenario().journal().emit(Event::Free {

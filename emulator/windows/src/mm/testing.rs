@@ -48,6 +48,10 @@ impl TestMachine {
 
     /// From now on every access of the device is parted from its landing.
     /// The journal begins anew.
+    #[expect(
+        clippy::field_reassign_with_default,
+        reason = "a plan has private fields"
+    )]
     pub fn part_accesses(&mut self) {
         let mut plan = scenario::Plan::default();
         plan.part = scenario::Part::All;

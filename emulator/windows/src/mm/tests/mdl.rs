@@ -183,6 +183,60 @@ fn a_driver_locks_and_unlocks_its_pool() {
 }
 
 #[test]
+fn a_lock_does_not_outlive_its_page() {
+    let (mut state, mut machine) = (state(), TestMachine::new());
+    let block = returned(invoke(
+        &mut state,
+        &mut machine,
+        "ExAllocatePool2",
+        &[0x40, 64, 1],
+    ));
+    let mdl = returned(invoke(
+        &mut state,
+        &mut machine,
+        "IoAllocateMdl",
+        &[block, 64],
+    ));
+    returned(invoke(
+        &mut state,
+        &mut machine,
+        "MmProbeAndLockPages",
+        &[mdl, 0, 1],
+    ));
+    returned(invoke(&mut state, &mut machine, "ExFreePool", &[block]));
+    let stop = stopped(invoke(&mut state, &mut machine, "MmUnlockPages", &[mdl]));
+    assert_eq!((stop.code, stop.parameters[0]), (0x4e, 0x07));
+    let pages = allocate(&mut state, &mut machine, 1);
+    returned(invoke(
+        &mut state,
+        &mut machine,
+        "MmFreePagesFromMdl",
+        &[pages],
+    ));
+}
+
+#[test]
+fn a_page_locked_through_another_mdl_is_not_freed() {
+    let (mut state, mut machine) = (state(), TestMachine::new());
+    let pages = allocate(&mut state, &mut machine, 1);
+    let va = map(&mut state, &mut machine, pages);
+    let mdl = returned(invoke(&mut state, &mut machine, "IoAllocateMdl", &[va, 64]));
+    returned(invoke(
+        &mut state,
+        &mut machine,
+        "MmProbeAndLockPages",
+        &[mdl, 0, 1],
+    ));
+    let stop = stopped(invoke(
+        &mut state,
+        &mut machine,
+        "MmFreePagesFromMdl",
+        &[pages],
+    ));
+    assert_eq!((stop.code, stop.parameters[0]), (0x4e, 0x9a));
+}
+
+#[test]
 fn an_mdl_for_nonpaged_pool_has_the_address_of_the_pool() {
     let (mut state, mut machine) = (state(), TestMachine::new());
     let block = returned(invoke(
