@@ -53,10 +53,10 @@ fn after_free(finding: &Finding) -> String {
     let freed = finding.allocation.as_ref().and_then(|a| a.freed.as_ref());
     match freed {
         Some(freed) => format!(
-            "freed {} before",
+            "freed {} earlier",
             span(finding.time.saturating_sub(freed.time))
         ),
-        None => "freed before".to_owned(),
+        None => "freed earlier".to_owned(),
     }
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn summary(finding: &Finding, case: &Case) -> String {
             }
         ),
         Case::FreeInFlight { issued, .. } => format!(
-            "{verb} of {length} bytes, issued {} before, landed in memory that was freed meanwhile",
+            "{verb} of {length} bytes, issued {} earlier, landed in memory that was freed meanwhile",
             span(finding.time.saturating_sub(issued))
         ),
         Case::MappedAfterFree { .. } => {

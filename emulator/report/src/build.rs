@@ -1,0 +1,256 @@
+//! From events to a report.
+
+use crate::clean::clean_short;
+use crate::model::{Ending, Found, Frame, Live, Meta, Printed, Report, Stopped};
+use journal::Record;
+use journal::event::{Begin, BugCheck, End, Event, StackId};
+use ledger::{Finding, Ledger, Place, Step};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use symbols::Symbolizer;
+
+/// Lines of the driver's that a report keeps.
+const MAX_PRINTED: usize = 12;
+/// Bug checks that a report keeps.
+const MAX_STOPS: usize = 64;
+/// Live allocations that a report keeps.
+const MAX_LIVE: usize = 16;
+/// Lines of a stack.
+const MAX_FRAMES: usize = 32;
+/// Characters of a name, path or printed line.
+const MAX_TEXT: usize = 400;
+
+impl Report {
+    /// Run the ledger over `records` and describe what it finds.
+    #[must_use]
+    pub fn build(records: &[Record], symbols: &Symbolizer, meta: Meta) -> Self {
+        let mut ledger = Ledger::new();
+        for record in records {
+            ledger.push(record);
+        }
+        Self::of(&ledger, records, symbols, meta)
+    }
+
+    /// The report of a ledger that has seen `records` already.
+    #[must_use]
+    pub fn of(ledger: &Ledger, records: &[Record], symbols: &Symbolizer, meta: Meta) -> Self {
+        let mut report = Self {
+            meta: Meta {
+                reproduce: meta.reproduce.as_deref().map(text),
+                tail: meta.tail,
+            },
+            facts: ledger.facts().clone(),
+            ..Self::default()
+        };
+        let stack = |place: &Place| describe(symbols, &place.stack);
+        for finding in ledger.findings() {
+            let allocation = finding.allocation.as_ref();
+            let submitted = finding.command.as_ref().and_then(|c| c.submitted.as_ref());
+            report.findings.push(Found {
+                used: submitted.map(stack).unwrap_or_default(),
+                freed: allocation
+                    .and_then(|a| a.freed.as_ref())
+                    .map(stack)
+                    .unwrap_or_default(),
+                allocated: allocation.map(|a| stack(&a.allocated)).unwrap_or_default(),
+                reused: finding
+                    .reused_by
+                    .as_ref()
+                    .map(|a| stack(&a.allocated))
+                    .unwrap_or_default(),
+                commands: BTreeMap::new(),
+                finding: cleaned(finding),
+            });
+        }
+        report.live = ledger
+            .live(MAX_LIVE)
+            .into_iter()
+            .map(|allocation| Live {
+                stack: stack(&allocation.allocated),
+                allocation,
+            })
+            .collect();
+        report.scan(records, symbols);
+        report.name_commands(records);
+        report
+    }
+
+    /// What the ledger does not keep.
+    fn scan(&mut self, records: &[Record], symbols: &Symbolizer) {
+        let mut printed = VecDeque::new();
+        let mut stacks = BTreeMap::<StackId, &[u64]>::new();
+        for record in records {
+            match &record.event {
+                Event::Begin(begin) if self.begin.is_none() => {
+                    self.begin = Some(cleaned_begin(begin));
+                }
+                Event::Stack { id, frames } => {
+                    stacks.insert(*id, frames);
+                }
+                Event::DebugPrint { text: line } => {
+                    if printed.len() == MAX_PRINTED {
+                        printed.pop_front();
+                    }
+                    printed.push_back((record.time, line));
+                }
+                Event::BugCheck(stop) if self.stops.len() < MAX_STOPS => {
+                    let frames = stacks.get(&stop.stack).copied().unwrap_or_default();
+                    self.stops.push(Stopped {
+                        time: record.time,
+                        stack: describe(symbols, frames),
+                        finding: self.cause(stop),
+                        bug_check: BugCheck {
+                            reason: text(&stop.reason),
+                            ..stop.clone()
+                        },
+                    });
+                }
+                Event::End(end) => {
+                    let stack = |id: &StackId| {
+                        describe(symbols, stacks.get(id).copied().unwrap_or_default())
+                    };
+                    self.ending = match end {
+                        End::Completed => Ending::Completed,
+                        End::StartFailed { routine, status } => Ending::StartFailed {
+                            routine: text(routine),
+                            status: *status,
+                        },
+                        End::BugCheck => Ending::BugCheck,
+                        End::Hang { reason, stack: id } => Ending::Hang {
+                            reason: text(reason),
+                            stack: stack(id),
+                        },
+                        End::Unsupported { reason, stack: id } => Ending::Unsupported {
+                            reason: text(reason),
+                            stack: stack(id),
+                        },
+                        End::Interrupted => Ending::Interrupted,
+                    };
+                }
+                _ => {}
+            }
+        }
+        self.printed = printed
+            .into_iter()
+            .map(|(time, line)| Printed {
+                time,
+                text: text(line.trim_end()),
+            })
+            .collect();
+    }
+
+    /// The finding that a bug check is the answer to.
+    fn cause(&self, stop: &BugCheck) -> Option<usize> {
+        self.findings.iter().position(|found| {
+            found.finding.stop.as_ref().is_some_and(|known| {
+                known.seen && (known.code, known.parameters) == (stop.code, stop.parameters)
+            })
+        })
+    }
+
+    /// Names of the commands that histories speak of.
+    fn name_commands(&mut self, records: &[Record]) {
+        let contexts = |found: &Found| -> Vec<u32> {
+            let moments = &found.finding.history.moments;
+            moments
+                .iter()
+                .filter_map(|moment| match moment.step {
+                    Step::Accessed { context, .. }
+                    | Step::Issued { context, .. }
+                    | Step::Refused { context, .. } => Some(context.0),
+                    _ => None,
+                })
+                .collect()
+        };
+        let wanted: BTreeSet<u32> = self.findings.iter().flat_map(contexts).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let mut names = BTreeMap::new();
+        let mut commands = BTreeMap::new();
+        for record in records {
+            match &record.event {
+                Event::Name { id, text } => {
+                    names.insert(*id, text.as_str());
+                }
+                Event::Command { context, name, .. } if wanted.contains(&context.0) => {
+                    commands.insert(
+                        context.0,
+                        text(names.get(name).copied().unwrap_or_default()),
+                    );
+                }
+                _ => {}
+            }
+        }
+        for found in &mut self.findings {
+            for context in contexts(found) {
+                if let Some(name) = commands.get(&context) {
+                    found.commands.insert(context, name.clone());
+                }
+            }
+        }
+    }
+}
+
+fn text(text: &str) -> String {
+    clean_short(text, MAX_TEXT)
+}
+
+fn cleaned(finding: &Finding) -> Finding {
+    let mut finding = finding.clone();
+    if let Some(command) = &mut finding.command {
+        command.name = command.name.as_deref().map(text);
+        command.answer = command.answer.as_deref().map(text);
+        command.detail = text(&command.detail);
+    }
+    if let Some(stop) = &mut finding.stop {
+        stop.reason = text(&stop.reason);
+    }
+    finding
+}
+
+fn cleaned_begin(begin: &Begin) -> Begin {
+    Begin {
+        version: text(&begin.version),
+        driver: text(&begin.driver),
+        domain: text(&begin.domain),
+        scenario: text(&begin.scenario),
+        settings: begin
+            .settings
+            .iter()
+            .take(64)
+            .map(|(name, value)| (text(name), text(value)))
+            .collect(),
+        ..begin.clone()
+    }
+}
+
+/// A stack, a line for each function; without symbols for each address.
+fn describe(symbols: &Symbolizer, stack: &[u64]) -> Vec<Frame> {
+    let addresses = stack.get(..stack.len().min(MAX_FRAMES)).unwrap_or_default();
+    let mut frames = Vec::new();
+    for described in symbols.describe_stack(addresses) {
+        let module = described.module.as_deref().map(text);
+        if described.frames.is_empty() {
+            frames.push(Frame {
+                address: described.address,
+                module,
+                offset: described.rva,
+                ..Frame::default()
+            });
+            continue;
+        }
+        for frame in described.frames.iter().take(MAX_FRAMES) {
+            frames.push(Frame {
+                address: described.address,
+                module: module.clone(),
+                function: Some(text(&frame.function)),
+                offset: frame.offset.into(),
+                file: frame.file.as_deref().map(text),
+                line: frame.line,
+                inlined: frame.inlined,
+            });
+        }
+    }
+    frames.truncate(MAX_FRAMES);
+    frames
+}

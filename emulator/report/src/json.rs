@@ -1,0 +1,335 @@
+//! The report for programs; SCHEMA.md beside this crate describes it.
+
+use crate::model::{Ending, Found, Frame, Report};
+use crate::remedy::remedy;
+use crate::spec::{bug_check_name, status_name};
+use journal::Tail;
+use journal::event::{AllocationKind, Certainty, Scope};
+use ledger::{AllocationFacts, Blame, Command, Moment, Outcome, Party, Step, Stop};
+use ledger::{Ownership, Place, Reach};
+use serde_json::{Value, json};
+
+/// Version of the schema: grows when a field changes its meaning or goes.
+pub const VERSION: u32 = 1;
+
+/// The report as one JSON document. Keys are in alphabetical order, so equal
+/// reports are equal texts.
+#[must_use]
+pub fn render(report: &Report) -> String {
+    let mut text = format!("{:#}", value(report));
+    text.push('\n');
+    text
+}
+
+fn hex(number: u64) -> Value {
+    Value::String(format!("{number:#x}"))
+}
+
+fn value(report: &Report) -> Value {
+    json!({
+        "format": "dmasan-report",
+        "version": VERSION,
+        "clean": report.is_clean(),
+        "run": report.begin.as_ref().map(|begin| json!({
+            "dmasan": begin.version,
+            "driver": begin.driver,
+            "domain": begin.domain,
+            "seed": hex(begin.seed),
+            "scenario": begin.scenario,
+            "quarantine": begin.quarantine,
+            "keep_going": begin.keep_going,
+            "settings": begin.settings.iter()
+                .map(|(name, value)| json!({"name": name, "value": value}))
+                .collect::<Vec<_>>(),
+            "memory": begin.memory,
+            "device": begin.device.to_string(),
+        })),
+        "reproduce": report.meta.reproduce,
+        "journal": match &report.meta.tail {
+            Tail::Clean => json!({"torn": false}),
+            Tail::Torn { at, lost, why } => json!({"torn": true, "at": at, "lost": lost, "why": why}),
+        },
+        "end": ending(&report.ending),
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "bug_checks": report.stops.iter().map(|stop| json!({
+            "time": stop.time,
+            "code": hex(stop.bug_check.code.into()),
+            "name": bug_check_name(stop.bug_check.code),
+            "parameters": stop.bug_check.parameters.map(hex),
+            "certainty": certainty(stop.bug_check.certainty),
+            "reason": stop.bug_check.reason,
+            "continued": stop.bug_check.continued,
+            "stack": stack(&stop.stack),
+            "finding": stop.finding,
+        })).collect::<Vec<_>>(),
+        "not_freed": report.live.iter().map(|live| {
+            allocation(&live.allocation, &live.stack, &[])
+        }).collect::<Vec<_>>(),
+        "printed": report.printed.iter()
+            .map(|line| json!({"time": line.time, "text": line.text}))
+            .collect::<Vec<_>>(),
+        "facts": serde_json::to_value(&report.facts).unwrap_or_default(),
+    })
+}
+
+fn ending(ending: &Ending) -> Value {
+    match ending {
+        Ending::Unknown => json!({"state": "unknown"}),
+        Ending::Completed => json!({"state": "completed"}),
+        Ending::StartFailed { routine, status } => json!({
+            "state": "start-failed",
+            "routine": routine,
+            "status": hex((*status).into()),
+            "status_name": status_name(*status),
+        }),
+        Ending::BugCheck => json!({"state": "bug-check"}),
+        Ending::Hang { reason, stack: at } => {
+            json!({"state": "hang", "reason": reason, "stack": stack(at)})
+        }
+        Ending::Unsupported { reason, stack: at } => {
+            json!({"state": "unsupported", "reason": reason, "stack": stack(at)})
+        }
+        Ending::Interrupted => json!({"state": "interrupted"}),
+    }
+}
+
+fn finding(found: &Found) -> Value {
+    let finding = &found.finding;
+    json!({
+        "id": finding.kind.id(),
+        "summary": finding.summary,
+        "count": finding.count,
+        "time": finding.time,
+        "last_time": finding.last_time,
+        "device": finding.device.to_string(),
+        "domain": finding.domain,
+        "iova": hex(finding.iova.0),
+        "physical": finding.page.map(|page| hex(page.0)),
+        "length": finding.length,
+        "direction": if finding.write { "write" } else { "read" },
+        "outcome": outcome(finding.outcome),
+        "generation": finding.generation,
+        "allocation": finding.allocation.as_ref()
+            .map(|facts| allocation(facts, &found.allocated, &found.freed)),
+        "reused_by": finding.reused_by.as_ref()
+            .map(|facts| allocation(facts, &found.reused, &[])),
+        "command": finding.command.as_ref().map(|facts| command(facts, &found.used)),
+        "refusal": finding.refusal.map(|refusal| json!({
+            "reason": refusal.reason,
+            "text": ledger::spec::fault_reason(refusal.reason),
+            "recorded": refusal.recorded,
+        })),
+        "blame": finding.blame.iter().map(blame).collect::<Vec<_>>(),
+        "remedy": remedy(finding),
+        "bug_check": finding.stop.as_ref().map(stop),
+        "history": {
+            "moments": finding.history.moments.iter()
+                .map(|moment| history(found, moment)).collect::<Vec<_>>(),
+            "omitted": finding.history.omitted,
+            "omitted_before": finding.history.gap,
+        },
+        "surroundings": {
+            "first": hex(finding.surroundings.first.0),
+            "pages": finding.surroundings.pages.iter().map(|page| json!({
+                "owner": ownership(page.owner),
+                "reach": reach(page.reach),
+                "same": page.same,
+            })).collect::<Vec<_>>(),
+        },
+        "related": finding.related,
+    })
+}
+
+fn stack(frames: &[Frame]) -> Value {
+    frames
+        .iter()
+        .map(|frame| {
+            json!({
+                "address": hex(frame.address),
+                "module": frame.module,
+                "function": frame.function,
+                "offset": hex(frame.offset),
+                "file": frame.file,
+                "line": frame.line,
+                "inlined": frame.inlined,
+            })
+        })
+        .collect()
+}
+
+fn place(place: &Place, frames: &[Frame]) -> Value {
+    json!({"time": place.time, "stack": stack(frames)})
+}
+
+fn allocation(facts: &AllocationFacts, allocated: &[Frame], freed: &[Frame]) -> Value {
+    json!({
+        "id": facts.id.0,
+        "kind": match facts.kind {
+            AllocationKind::DxgkMdl => "dxgk-mdl",
+            AllocationKind::DxgkContiguous => "dxgk-contiguous",
+            AllocationKind::MmMdl => "mm-mdl",
+            AllocationKind::MmContiguous => "mm-contiguous",
+            AllocationKind::Pool => "pool",
+        },
+        "handle": hex(facts.handle),
+        "address": hex(facts.address),
+        "pages": facts.pages,
+        "page_index": facts.page_index,
+        "allocated": place(&facts.allocated, allocated),
+        "freed": facts.freed.as_ref().map(|at| place(at, freed)),
+    })
+}
+
+fn command(facts: &Command, used: &[Frame]) -> Value {
+    json!({
+        "context": facts.context.0,
+        "queue": facts.queue,
+        "position": facts.position,
+        "head": facts.head,
+        "name": facts.name,
+        "detail": facts.detail,
+        "answer": facts.answer,
+        "submitted": facts.submitted.as_ref().map(|at| place(at, used)),
+    })
+}
+
+fn blame(blame: &Blame) -> Value {
+    let party = match blame.party {
+        Party::Driver => "driver",
+        Party::OperatingSystem => "operating-system",
+        Party::Device => "device",
+    };
+    json!({"party": party, "reason": blame.reason})
+}
+
+fn stop(stop: &Stop) -> Value {
+    json!({
+        "code": hex(stop.code.into()),
+        "name": bug_check_name(stop.code),
+        "parameters": stop.parameters.map(hex),
+        "certainty": certainty(stop.certainty),
+        "reason": stop.reason,
+        "seen": stop.seen,
+        "continued": stop.continued,
+    })
+}
+
+fn certainty(certainty: Certainty) -> &'static str {
+    match certainty {
+        Certainty::Documented => "documented",
+        Certainty::Inferred => "inferred",
+        Certainty::Ours => "ours",
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Refused => "refused",
+        Outcome::WentThrough => "went-through",
+        Outcome::LandedLate => "landed-late",
+        Outcome::NoAccess => "no-access",
+    }
+}
+
+fn ownership(owner: Ownership) -> &'static str {
+    match owner {
+        Ownership::Never => "never",
+        Ownership::Owned => "owned",
+        Ownership::Freed => "freed",
+        Ownership::Recycled => "recycled",
+    }
+}
+
+fn reach(reach: Reach) -> &'static str {
+    match reach {
+        Reach::Mapped => "mapped",
+        Reach::Unmapped => "unmapped",
+        Reach::Identity => "identity",
+        Reach::Unknown => "unknown",
+    }
+}
+
+fn scope(scope: Scope) -> Value {
+    match scope {
+        Scope::Global => json!({"kind": "global"}),
+        Scope::Domain(domain) => json!({"kind": "domain", "domain": domain}),
+        Scope::Pages {
+            domain,
+            iova,
+            count,
+        } => json!({"kind": "pages", "domain": domain, "iova": hex(iova.0), "count": count}),
+        Scope::ContextGlobal | Scope::ContextDomain(_) | Scope::ContextDevice(..) => {
+            json!({"kind": "context"})
+        }
+    }
+}
+
+/// A moment: time, event number, step and what belongs to that step.
+fn history(found: &Found, moment: &Moment) -> Value {
+    let name = |context: u32| found.commands.get(&context);
+    let (step, mut more) = match &moment.step {
+        Step::Allocated { allocation } => ("allocated", json!({"allocation": allocation.0})),
+        Step::Freed { allocation } => ("freed", json!({"allocation": allocation.0})),
+        Step::Recycled => ("recycled", json!({})),
+        Step::Mapped {
+            domain,
+            iova,
+            read,
+            write,
+        } => (
+            "mapped",
+            json!({"domain": domain, "iova": hex(iova.0), "read": read, "write": write}),
+        ),
+        Step::Unmapped { domain, iova } => {
+            ("unmapped", json!({"domain": domain, "iova": hex(iova.0)}))
+        }
+        Step::Invalidated {
+            scope: of,
+            drain_reads,
+            drain_writes,
+        } => (
+            "invalidated",
+            json!({"scope": scope(*of), "drain_reads": drain_reads, "drain_writes": drain_writes}),
+        ),
+        Step::Filled {
+            domain,
+            iova,
+            generation,
+        } => (
+            "cached",
+            json!({"domain": domain, "iova": hex(iova.0), "generation": generation}),
+        ),
+        Step::Accessed {
+            context,
+            write,
+            count,
+            last,
+        } => (
+            "accessed",
+            json!({"context": context.0, "command": name(context.0), "write": write,
+                "count": count, "last": last}),
+        ),
+        Step::Issued {
+            context,
+            write,
+            token,
+        } => (
+            "issued",
+            json!({"context": context.0, "command": name(context.0), "write": write,
+                "token": token.0}),
+        ),
+        Step::Landed { token, drained } => {
+            ("landed", json!({"token": token.0, "drained": drained}))
+        }
+        Step::Refused { context, write } => (
+            "refused",
+            json!({"context": context.0, "command": name(context.0), "write": write}),
+        ),
+    };
+    if let Value::Object(fields) = &mut more {
+        fields.insert("step".into(), step.into());
+        fields.insert("time".into(), moment.time.into());
+        fields.insert("event".into(), moment.event.into());
+    }
+    more
+}

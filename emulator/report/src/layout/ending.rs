@@ -1,0 +1,222 @@
+//! How the run ended, and what it did.
+
+use super::finding::{allocation_words, certainty, stop_words};
+use super::{Line, Page, Tone, stack};
+use crate::model::{Ending, Frame, Report};
+use crate::spec::status_name;
+use journal::Tail;
+use ledger::span;
+
+/// Bug checks told in full.
+const MAX_STOPS: usize = 8;
+/// Live allocations told.
+const MAX_LIVE: usize = 4;
+/// The driver's last lines told.
+const MAX_PRINTED: usize = 6;
+
+fn title(tone: Tone, text: impl Into<String>) -> Line {
+    Line::new().with(Tone::Bold, "==dmasan== ").with(tone, text)
+}
+
+pub(crate) fn draw(page: &mut Page, report: &Report) {
+    stops(page, report);
+    end(page, report);
+    torn(page, report);
+    if !report.is_clean() && !report.printed.is_empty() {
+        page.blank();
+        page.push(Line::new().with(Tone::Bold, "  the driver's last words"));
+        let from = report.printed.len().saturating_sub(MAX_PRINTED);
+        for line in report.printed.iter().skip(from) {
+            let time = format!("    {:>12}   ", span(line.time));
+            page.push(
+                Line::new()
+                    .with(Tone::Faint, time)
+                    .with(Tone::Plain, line.text.clone()),
+            );
+        }
+    }
+    page.blank();
+    summary(page, report);
+}
+
+/// Bug checks that no finding tells of.
+fn stops(page: &mut Page, report: &Report) {
+    let own = || report.stops.iter().filter(|stop| stop.finding.is_none());
+    for stop in own().take(MAX_STOPS) {
+        let check = &stop.bug_check;
+        let text = format!("ERROR: {}", stop_words(check.code, check.parameters));
+        page.push(title(Tone::Bad, text));
+        page.wrapped(Line::plain("  "), 2, Tone::Bold, &check.reason);
+        page.row("how sure", Tone::Faint, certainty(check.certainty));
+        let went_on = if check.continued {
+            ", and the run went on (--keep-going)"
+        } else {
+            ""
+        };
+        let at = format!("{}{went_on}", span(stop.time));
+        page.row("when", Tone::Faint, &at);
+        stack::draw(page, &stop.stack, "no stack was recorded");
+        page.blank();
+    }
+    let more = own().count().saturating_sub(MAX_STOPS);
+    if more > 0 {
+        page.push(title(Tone::Warn, format!("and {more} more bug checks")));
+        page.blank();
+    }
+}
+
+fn place(page: &mut Page, what: String, reason: &str, frames: &[Frame]) {
+    page.push(title(Tone::Bad, what));
+    page.wrapped(Line::plain("  "), 2, Tone::Bold, reason);
+    stack::draw(page, frames, "no stack was recorded");
+}
+
+fn end(page: &mut Page, report: &Report) {
+    match &report.ending {
+        Ending::Completed | Ending::BugCheck => {}
+        Ending::StartFailed { routine, status } => {
+            let name = status_name(*status).unwrap_or("an NTSTATUS without a common name");
+            page.push(title(Tone::Bad, "ERROR: the driver did not start"));
+            let text = format!("{routine} returned {status:#010x} ({name}).");
+            page.wrapped(Line::plain("  "), 2, Tone::Bold, &text);
+        }
+        Ending::Hang { reason, stack } => {
+            place(page, "ERROR: hang".into(), reason, stack);
+        }
+        Ending::Unsupported { reason, stack } => {
+            let what = "ERROR: the driver needs what this machine does not have";
+            place(page, what.into(), reason, stack);
+        }
+        Ending::Interrupted => {
+            let text = "interrupted: the run was stopped before its end";
+            page.push(title(Tone::Warn, text));
+        }
+        Ending::Unknown => {
+            let text = "the journal ends before the run does: what follows is not known";
+            page.push(title(Tone::Warn, text));
+        }
+    }
+}
+
+fn torn(page: &mut Page, report: &Report) {
+    if let Tail::Torn { at, lost, why } = &report.meta.tail {
+        let text = format!(
+            "the journal is torn at byte {at} ({why}); {lost} bytes were left aside, all before \
+             them is good"
+        );
+        let first = title(Tone::Plain, "");
+        page.wrapped(first, 11, Tone::Warn, &text);
+    }
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    if count == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{count} {many}")
+    }
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..10_240 => format!("{count} bytes"),
+        10_240..10_485_760 => format!("{} KiB", count >> 10),
+        _ => format!("{} MiB", count >> 20),
+    }
+}
+
+fn summary(page: &mut Page, report: &Report) {
+    let facts = &report.facts;
+    if let Some(begin) = &report.begin {
+        let mut ran = format!("{}, {} domain", begin.driver, begin.domain);
+        if !begin.scenario.is_empty() {
+            ran.push_str(&format!(", scenario {}", begin.scenario));
+        }
+        ran.push_str(&format!(
+            ", {} of virtual time, {} and {} made",
+            span(facts.time),
+            counted(facts.calls, "call", "calls"),
+            counted(facts.choices, "choice", "choices"),
+        ));
+        page.row("ran", Tone::Plain, &ran);
+    }
+    let text = format!(
+        "{} shown, {}, {}, {}",
+        counted(facts.frames, "frame", "frames"),
+        counted(facts.notifications, "doorbell", "doorbells"),
+        counted(facts.commands, "command", "commands"),
+        counted(facts.interrupts, "interrupt", "interrupts"),
+    );
+    page.row("device", Tone::Plain, &text);
+    let text = format!(
+        "{} ({} read, {} written): {} refused",
+        counted(facts.accesses, "access", "accesses"),
+        bytes(facts.bytes_read),
+        bytes(facts.bytes_written),
+        facts.refused,
+    );
+    page.row("checked", Tone::Plain, &text);
+    let text = format!(
+        "{} of {}; {} not freed",
+        counted(facts.allocations, "allocation", "allocations"),
+        counted(facts.pages, "page", "pages"),
+        facts.live_allocations,
+    );
+    page.row("memory", Tone::Plain, &text);
+    if report.ending == Ending::Completed {
+        for live in report.live.iter().take(MAX_LIVE) {
+            let text = format!("not freed: {}", allocation_words(&live.allocation));
+            page.row("", Tone::Warn, &text);
+        }
+    }
+    if facts.unwatched_pages > 0 {
+        let text = format!(
+            "{} could not be watched: too many, or beyond 1 TiB",
+            counted(facts.unwatched_pages, "page", "pages")
+        );
+        page.row("limits", Tone::Warn, &text);
+    }
+    if facts.faults_unrecorded > 0 {
+        let text = format!(
+            "{} of {} had no room in the IOMMU's records; this report has them all",
+            facts.faults_unrecorded,
+            counted(facts.faults, "fault", "faults")
+        );
+        page.row("faults", Tone::Plain, &text);
+    }
+    page.blank();
+    page.push(last_line(report));
+}
+
+/// What grep finds.
+fn last_line(report: &Report) -> Line {
+    let Some(found) = report.findings.first() else {
+        return if report.is_clean() {
+            title(Tone::Good, "no findings")
+        } else {
+            title(
+                Tone::Warn,
+                "no findings, but the run is not whole: see above",
+            )
+        };
+    };
+    // The place that must change: the free, or else the submission.
+    let frames = [&found.freed, &found.used, &found.allocated];
+    let frame = frames
+        .iter()
+        .find_map(|frames| frames.iter().find(|frame| frame.function.is_some()))
+        .or_else(|| frames.iter().find_map(|frames| frames.first()));
+    let count = report.findings.len() as u64;
+    let count = count.saturating_add(report.facts.findings_omitted);
+    let mut text = format!("SUMMARY: {}", found.finding.kind.id());
+    if let Some(frame) = frame {
+        if let Some(source) = stack::source(frame) {
+            text.push_str(&format!(" {source}"));
+        }
+        text.push_str(&format!(" in {}", stack::symbol(frame)));
+    }
+    if count > 1 {
+        text.push_str(&format!(" (and {} more)", count - 1));
+    }
+    title(Tone::Bad, text)
+}

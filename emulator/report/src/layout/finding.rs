@@ -1,0 +1,246 @@
+//! One finding in full.
+
+use super::{Line, Page, Tone, life, neighbours, stack};
+use crate::model::{Found, Report};
+use crate::remedy::remedy;
+use crate::spec::bug_check_name;
+use journal::event::{AllocationKind, Certainty};
+use ledger::{AllocationFacts, Command, Finding, Kind, Outcome, Party, Stop, span};
+
+pub(crate) fn draw(page: &mut Page, report: &Report, index: usize) {
+    let Some(found) = report.findings.get(index) else {
+        return;
+    };
+    let finding = &found.finding;
+    let number = match report.findings.len() {
+        1 => String::new(),
+        many => format!("  ({} of {many})", index + 1),
+    };
+    page.push(
+        Line::new()
+            .with(Tone::Bold, "==dmasan== ")
+            .with(Tone::Bad, format!("ERROR: {}", finding.kind.id()))
+            .with(Tone::Bold, format!(" at IOVA {}", finding.iova))
+            .with(Tone::Faint, number),
+    );
+    headline(page, finding);
+    page.blank();
+    place(page, finding);
+    for related in &finding.related {
+        if let Some(other) = report.findings.get(*related) {
+            let text = format!("{} (number {})", other.finding.kind.id(), related + 1);
+            page.row("see also", Tone::Plain, &text);
+        }
+    }
+    stacks(page, found);
+    life::draw(page, found);
+    neighbours::draw(page, found);
+    page.blank();
+    verdict(page, report, finding);
+}
+
+/// Who did what, in a sentence.
+fn headline(page: &mut Page, finding: &Finding) {
+    let device = finding.device;
+    let count = match (finding.kind, finding.count) {
+        (_, 0 | 1) => String::new(),
+        (Kind::MappedAfterFree, count) => format!(" ({count} pages of it)"),
+        (_, count) => format!(
+            " ({count} such accesses, the last at {})",
+            span(finding.last_time)
+        ),
+    };
+    let text = match finding.outcome {
+        Outcome::NoAccess => format!("For device {device}, {}{count}.", finding.summary),
+        _ => format!("Device {device}: {}{count}.", finding.summary),
+    };
+    page.wrapped(Line::plain("  "), 2, Tone::Bold, &text);
+}
+
+fn place(page: &mut Page, finding: &Finding) {
+    let mut text = format!("IOVA {}", finding.iova);
+    match (finding.outcome, finding.page) {
+        (_, None) => text.push_str(", which leads to no page"),
+        (Outcome::Refused, Some(gpa)) => {
+            text.push_str(&format!(", which led to physical {gpa}"));
+        }
+        (_, Some(gpa)) => text.push_str(&format!(" -> physical {gpa}")),
+    }
+    if let Some(domain) = finding.domain {
+        text.push_str(&format!(", domain {domain}"));
+    }
+    if let Some(generation) = finding.generation {
+        text.push_str(&format!(", mapping generation {generation}"));
+    }
+    page.row("address", Tone::Plain, &text);
+    if let Some(command) = &finding.command {
+        page.row("command", Tone::Name, &command_words(command));
+    }
+    if let Some(allocation) = &finding.allocation {
+        page.row("memory", Tone::Plain, &allocation_words(allocation));
+    }
+    if let Some(other) = &finding.reused_by {
+        let text = format!("by now part of {}", allocation_words(other));
+        page.row("reused", Tone::Warn, &text);
+    }
+    match &finding.refusal {
+        Some(refusal) => {
+            let recorded = if refusal.recorded {
+                "in a fault record"
+            } else {
+                "lost to the guest: the fault records overflowed"
+            };
+            let reason = ledger::spec::fault_reason(refusal.reason);
+            let text = format!("fault reason {:#x}: {reason} ({recorded})", refusal.reason);
+            page.row("IOMMU", Tone::Plain, &text);
+        }
+        None if finding.outcome == Outcome::Refused => {
+            page.row(
+                "IOMMU",
+                Tone::Plain,
+                "refused; no fault reason was recorded",
+            );
+        }
+        None => {}
+    }
+}
+
+fn command_words(command: &Command) -> String {
+    if command.context.0 == 0 {
+        return "none: the device's own access to its rings".to_owned();
+    }
+    let mut text = match &command.name {
+        Some(name) if command.detail.is_empty() => name.clone(),
+        Some(name) => format!("{name} {}", command.detail),
+        None => "not known yet: the device was still reading it".to_owned(),
+    };
+    let mut place = vec![format!("command {}", command.context.0)];
+    place.extend(command.queue.map(|queue| format!("queue {queue}")));
+    place.extend(command.position.map(|at| format!("ring index {at}")));
+    place.extend(command.head.map(|head| format!("descriptor {head}")));
+    place.extend(command.answer.iter().map(|name| format!("answer {name}")));
+    text.push_str(&format!(" ({})", place.join(", ")));
+    text
+}
+
+fn maker(kind: AllocationKind) -> &'static str {
+    match kind {
+        AllocationKind::DxgkMdl => "DxgkCbAllocatePagesForMdl",
+        AllocationKind::DxgkContiguous => "DxgkCbAllocateContiguousMemory",
+        AllocationKind::MmMdl => "MmAllocatePagesForMdl",
+        AllocationKind::MmContiguous => "MmAllocateContiguousMemory",
+        AllocationKind::Pool => "pool",
+    }
+}
+
+pub(crate) fn allocation_words(allocation: &AllocationFacts) -> String {
+    let mut text = format!("allocation {}", allocation.id.0);
+    match allocation.page_index {
+        Some(index) => text.push_str(&format!(
+            ": page {} of {}",
+            index.saturating_add(1),
+            allocation.pages
+        )),
+        None => text.push_str(&format!(": {} pages", allocation.pages)),
+    }
+    text.push_str(&format!(", {}", maker(allocation.kind)));
+    let address = match allocation.kind {
+        AllocationKind::DxgkMdl | AllocationKind::MmMdl => "MDL",
+        _ => "address",
+    };
+    text.push_str(&format!(", {address} {:#x}", allocation.address));
+    if allocation.handle != 0 {
+        text.push_str(&format!(", handle {:#x}", allocation.handle));
+    }
+    text
+}
+
+fn stacks(page: &mut Page, found: &Found) {
+    let finding = &found.finding;
+    let titled = |page: &mut Page, title: &str, time: Option<u64>| {
+        page.blank();
+        let mut line = Line::new().with(Tone::Bold, format!("  {title}"));
+        if let Some(time) = time {
+            line = line.with(Tone::Faint, format!(" at {}", span(time)));
+        }
+        page.push(line);
+    };
+    if let Some(command) = &finding.command
+        && finding.kind != Kind::MappedAfterFree
+    {
+        let submitted = command.submitted.as_ref().map(|place| place.time);
+        titled(page, "used: the command was submitted here", submitted);
+        stack::draw(page, &found.used, "no doorbell was seen for it");
+    }
+    if let Some(allocation) = &finding.allocation {
+        if let Some(freed) = &allocation.freed {
+            titled(page, "freed here", Some(freed.time));
+            stack::draw(page, &found.freed, "no stack was recorded");
+        }
+        titled(page, "allocated here", Some(allocation.allocated.time));
+        stack::draw(page, &found.allocated, "no stack was recorded");
+    }
+    if let Some(other) = &finding.reused_by {
+        titled(page, "allocated again here", Some(other.allocated.time));
+        stack::draw(page, &found.reused, "no stack was recorded");
+    }
+}
+
+pub(crate) fn party(party: Party) -> &'static str {
+    match party {
+        Party::Driver => "the driver",
+        Party::OperatingSystem => "the operating system",
+        Party::Device => "the device or its IOMMU",
+    }
+}
+
+pub(crate) fn certainty(certainty: Certainty) -> &'static str {
+    match certainty {
+        Certainty::Documented => "documented",
+        Certainty::Inferred => "inferred from documents and public observations",
+        Certainty::Ours => "our choice: the documents are silent",
+    }
+}
+
+pub(crate) fn stop_words(code: u32, parameters: [u64; 4]) -> String {
+    let [a, b, c, d] = parameters;
+    let name = bug_check_name(code).map_or(String::new(), |name| format!(" {name}"));
+    format!("bug check {code:#X}{name} ({a:#x}, {b:#x}, {c:#x}, {d:#x})").replace("0X", "0x")
+}
+
+fn verdict(page: &mut Page, report: &Report, finding: &Finding) {
+    windows(page, finding.stop.as_ref(), finding.outcome);
+    for (index, blame) in finding.blame.iter().enumerate() {
+        let label = if index == 0 { "at fault" } else { "and" };
+        let text = format!("{}: {}", party(blame.party), blame.reason);
+        page.row(label, Tone::Plain, &text);
+    }
+    page.row("to mend", Tone::Good, remedy(finding));
+    if let Some(command) = &report.meta.reproduce {
+        page.row("repeat", Tone::Bold, command);
+    }
+}
+
+fn windows(page: &mut Page, stop: Option<&Stop>, outcome: Outcome) {
+    let Some(stop) = stop else {
+        let text = match outcome {
+            Outcome::Refused => "no fault was reported to it",
+            Outcome::NoAccess => "does not notice; the next access of the device goes through",
+            Outcome::WentThrough | Outcome::LandedLate => {
+                "does not notice: no fault, no bug check; memory of whoever has the page next is \
+                 read or overwritten"
+            }
+        };
+        page.row("Windows", Tone::Warn, text);
+        return;
+    };
+    let seen = match (stop.seen, stop.continued) {
+        (true, false) => "the run ended with it",
+        (true, true) => "the run went on all the same (--keep-going)",
+        (false, _) => "to be expected; this run did not see it",
+    };
+    let text = format!("{}; {seen}", stop_words(stop.code, stop.parameters));
+    page.row("Windows", Tone::Bad, &text);
+    let text = format!("{}: {}", certainty(stop.certainty), stop.reason);
+    page.row("", Tone::Faint, &text);
+}

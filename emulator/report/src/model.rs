@@ -1,0 +1,158 @@
+//! A report, before it is drawn.
+
+use journal::Tail;
+use journal::event::{Begin, BugCheck};
+use ledger::{AllocationFacts, Facts, Finding};
+use std::collections::BTreeMap;
+
+/// What a report says that is not in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The command line that repeats the run, if there is one.
+    pub reproduce: Option<String>,
+    /// How the journal ends.
+    pub tail: Tail,
+}
+
+impl Default for Meta {
+    fn default() -> Self {
+        Self {
+            reproduce: None,
+            tail: Tail::Clean,
+        }
+    }
+}
+
+/// One line of a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// The address.
+    pub address: u64,
+    /// The image it is in.
+    pub module: Option<String>,
+    /// The function, if symbols say it.
+    pub function: Option<String>,
+    /// Bytes from the start of the function, or without one of the image.
+    pub offset: u64,
+    /// Source file.
+    pub file: Option<String>,
+    /// Line in it.
+    pub line: Option<u32>,
+    /// Was it inlined into the next line's function?
+    pub inlined: bool,
+}
+
+/// A finding, with its stacks described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What the ledger found; its texts are cleaned.
+    pub finding: Finding,
+    /// Where the command was submitted.
+    pub used: Vec<Frame>,
+    /// Where the memory was freed.
+    pub freed: Vec<Frame>,
+    /// Where it was allocated.
+    pub allocated: Vec<Frame>,
+    /// Where the allocation was made that has the page now.
+    pub reused: Vec<Frame>,
+    /// Commands that its history names, by context id.
+    pub commands: BTreeMap<u32, String>,
+}
+
+/// A bug check of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Virtual time, nanoseconds.
+    pub time: u64,
+    /// The bug check; its text is cleaned.
+    pub bug_check: BugCheck,
+    /// Where the driver was.
+    pub stack: Vec<Frame>,
+    /// Index of the finding that made Windows stop, if one did.
+    pub finding: Option<usize>,
+}
+
+/// An allocation that was not freed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// The allocation.
+    pub allocation: AllocationFacts,
+    /// Where it was made.
+    pub stack: Vec<Frame>,
+}
+
+/// A line that the driver printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Printed {
+    /// Virtual time, nanoseconds.
+    pub time: u64,
+    /// The text, cleaned.
+    pub text: String,
+}
+
+/// How the run ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// The journal does not say: it ends before the run does.
+    #[default]
+    Unknown,
+    /// The driver was unloaded, and nothing was left to do.
+    Completed,
+    /// The driver refused to start.
+    StartFailed {
+        /// In which routine.
+        routine: String,
+        /// The NTSTATUS that it returned.
+        status: u32,
+    },
+    /// Windows stopped.
+    BugCheck,
+    /// The driver went on for longer than it may.
+    Hang {
+        /// What it was doing.
+        reason: String,
+        /// Where.
+        stack: Vec<Frame>,
+    },
+    /// The driver did what the machine cannot do.
+    Unsupported {
+        /// What.
+        reason: String,
+        /// Where.
+        stack: Vec<Frame>,
+    },
+    /// The user stopped it.
+    Interrupted,
+}
+
+/// All that a report says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What is not in the journal.
+    pub meta: Meta,
+    /// What was run, if the journal begins with it.
+    pub begin: Option<Begin>,
+    /// How it ended.
+    pub ending: Ending,
+    /// What was found.
+    pub findings: Vec<Found>,
+    /// Bug checks.
+    pub stops: Vec<Stopped>,
+    /// What happened, in numbers.
+    pub facts: Facts,
+    /// Allocations that were not freed, the first of them.
+    pub live: Vec<Live>,
+    /// The last lines that the driver printed.
+    pub printed: Vec<Printed>,
+}
+
+impl Report {
+    /// Did the driver run to its end with nothing found?
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+            && self.stops.is_empty()
+            && self.ending == Ending::Completed
+            && self.meta.tail == Tail::Clean
+    }
+}

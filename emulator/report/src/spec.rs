@@ -1,0 +1,80 @@
+//! Names of numbers, from Microsoft's reference of bug checks and ntstatus.h.
+
+/// The name of a bug check code that this machine can end with.
+#[must_use]
+pub const fn bug_check_name(code: u32) -> Option<&'static str> {
+    Some(match code {
+        0x0a => "IRQL_NOT_LESS_OR_EQUAL",
+        0x1a => "MEMORY_MANAGEMENT",
+        0x1e => "KMODE_EXCEPTION_NOT_HANDLED",
+        0x3b => "SYSTEM_SERVICE_EXCEPTION",
+        0x4e => "PFN_LIST_CORRUPT",
+        0x50 => "PAGE_FAULT_IN_NONPAGED_AREA",
+        0x76 => "PROCESS_HAS_LOCKED_PAGES",
+        0x7e => "SYSTEM_THREAD_EXCEPTION_NOT_HANDLED",
+        0x7f => "UNEXPECTED_KERNEL_MODE_TRAP",
+        0xbe => "ATTEMPTED_WRITE_TO_READONLY_MEMORY",
+        0xc1 => "SPECIAL_POOL_DETECTED_MEMORY_CORRUPTION",
+        0xc2 => "BAD_POOL_CALLER",
+        0xc4 => "DRIVER_VERIFIER_DETECTED_VIOLATION",
+        0xca => "PNP_DETECTED_FATAL_ERROR",
+        0xcb => "DRIVER_LEFT_LOCKED_PAGES_IN_PROCESS",
+        0xcc => "PAGE_FAULT_IN_FREED_SPECIAL_POOL",
+        0xcd => "PAGE_FAULT_BEYOND_END_OF_ALLOCATION",
+        0xd1 => "DRIVER_IRQL_NOT_LESS_OR_EQUAL",
+        0xd5 => "DRIVER_PAGE_FAULT_IN_FREED_SPECIAL_POOL",
+        0xda => "SYSTEM_PTE_MISUSE",
+        0xe6 => "DRIVER_VERIFIER_DMA_VIOLATION",
+        0xf7 => "DRIVER_OVERRAN_STACK_BUFFER",
+        0x10e => "VIDEO_MEMORY_MANAGEMENT_INTERNAL",
+        0x113 => "VIDEO_DXGKRNL_FATAL_ERROR",
+        0x116 => "VIDEO_TDR_FAILURE",
+        0x119 => "VIDEO_SCHEDULER_INTERNAL_ERROR",
+        0x133 => "DPC_WATCHDOG_VIOLATION",
+        0x139 => "KERNEL_SECURITY_CHECK_FAILURE",
+        0x158 => "ILLEGAL_IOMMU_PAGE_FAULT",
+        0x159 => "HAL_ILLEGAL_IOMMU_PAGE_FAULT",
+        0x1d9 => "HAL_IOMMU_INTERNAL_ERROR",
+        _ => return None,
+    })
+}
+
+/// The name of an NTSTATUS that a driver commonly refuses to start with.
+#[must_use]
+pub const fn status_name(status: u32) -> Option<&'static str> {
+    Some(match status {
+        0x0000_0000 => "STATUS_SUCCESS",
+        0x0000_0102 => "STATUS_TIMEOUT",
+        0x0000_0103 => "STATUS_PENDING",
+        0x8000_0005 => "STATUS_BUFFER_OVERFLOW",
+        0x8000_0011 => "STATUS_DEVICE_BUSY",
+        0xc000_0001 => "STATUS_UNSUCCESSFUL",
+        0xc000_0002 => "STATUS_NOT_IMPLEMENTED",
+        0xc000_0005 => "STATUS_ACCESS_VIOLATION",
+        0xc000_0008 => "STATUS_INVALID_HANDLE",
+        0xc000_000d => "STATUS_INVALID_PARAMETER",
+        0xc000_000e => "STATUS_NO_SUCH_DEVICE",
+        0xc000_0010 => "STATUS_INVALID_DEVICE_REQUEST",
+        0xc000_0017 => "STATUS_NO_MEMORY",
+        0xc000_0022 => "STATUS_ACCESS_DENIED",
+        0xc000_0023 => "STATUS_BUFFER_TOO_SMALL",
+        0xc000_0034 => "STATUS_OBJECT_NAME_NOT_FOUND",
+        0xc000_0059 => "STATUS_REVISION_MISMATCH",
+        0xc000_009a => "STATUS_INSUFFICIENT_RESOURCES",
+        0xc000_009d => "STATUS_DEVICE_NOT_CONNECTED",
+        0xc000_00a3 => "STATUS_DEVICE_NOT_READY",
+        0xc000_00b5 => "STATUS_IO_TIMEOUT",
+        0xc000_00bb => "STATUS_NOT_SUPPORTED",
+        0xc000_0120 => "STATUS_CANCELLED",
+        0xc000_0182 => "STATUS_DEVICE_CONFIGURATION_ERROR",
+        0xc000_0184 => "STATUS_INVALID_DEVICE_STATE",
+        0xc000_0185 => "STATUS_IO_DEVICE_ERROR",
+        0xc000_0206 => "STATUS_INVALID_BUFFER_SIZE",
+        0xc000_0225 => "STATUS_NOT_FOUND",
+        0xc000_0263 => "STATUS_DRIVER_ENTRYPOINT_NOT_FOUND",
+        0xc000_0365 => "STATUS_FAILED_DRIVER_ENTRY",
+        0xc01e_0002 => "STATUS_GRAPHICS_ADAPTER_WAS_RESET",
+        0xc01e_0100 => "STATUS_GRAPHICS_NO_VIDEO_MEMORY",
+        _ => return None,
+    })
+}
