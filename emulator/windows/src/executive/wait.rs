@@ -1,0 +1,210 @@
+//! Waits: for objects, for time, or for whichever comes first.
+
+use super::rules::{Source, above};
+use super::spec::{dispatcher as layout, irql};
+use super::{Answer, State, dispatcher, field, pointer, success, time};
+use crate::status::{INVALID_PARAMETER, NOT_SUPPORTED, SUCCESS, TIMEOUT};
+use crate::{Call, Outcome, Platform, PlatformError, Stop, Wait};
+use memory::Gva;
+
+/// MAXIMUM_WAIT_OBJECTS.
+const MAXIMUM_WAIT_OBJECTS: u32 = 64;
+
+impl State {
+    /// Does the wait end now? Its status if so: of the first signaled object
+    /// (and a synchronization object then is signaled no more), or of the
+    /// time. An object that is no longer mapped ends nothing: see
+    /// [`State::wait_faults`].
+    pub fn try_satisfy(&mut self, p: &mut dyn Platform, wait: &Wait) -> Option<u32> {
+        for (index, &object) in wait.objects.iter().enumerate() {
+            if dispatcher::is_signaled(p, object).unwrap_or(false) {
+                // Mapped a moment ago, and nobody ran since.
+                let _ = dispatcher::consume(p, object);
+                return u32::try_from(index).ok();
+            }
+        }
+        let is_over = wait.until.is_some_and(|until| p.scenario().now() >= until);
+        // KeDelayExecutionThread ends in success, a wait in a timeout.
+        let status = if wait.objects.is_empty() {
+            SUCCESS
+        } else {
+            TIMEOUT
+        };
+        is_over.then_some(status)
+    }
+
+    /// The first of the wait's objects that is not there any more: freed
+    /// while a thread waits for it.
+    #[must_use]
+    pub fn wait_faults(&self, p: &dyn Platform, wait: &Wait) -> Option<Gva> {
+        wait.objects
+            .iter()
+            .copied()
+            .find(|&object| dispatcher::is_signaled(p, object).is_err())
+    }
+
+    /// When something happens by itself: the wait's own end, or the next
+    /// timer. Virtual nanoseconds.
+    #[must_use]
+    pub fn next_deadline(&self, wait: Option<&Wait>) -> Option<u64> {
+        let timers = self.timers.iter().map(|timer| timer.due);
+        timers.chain(wait.and_then(|wait| wait.until)).min()
+    }
+}
+
+/// A timeout argument: NULL is none; negative is relative, in 100 ns;
+/// otherwise it is system time.
+enum Timeout {
+    Never,
+    Now,
+    At(u64),
+}
+
+fn timeout(p: &dyn Platform, at: Gva) -> Result<Timeout, PlatformError> {
+    if at.0 == 0 {
+        return Ok(Timeout::Never);
+    }
+    let value = p.read_u64(at)?.cast_signed();
+    Ok(match value {
+        0 => Timeout::Now,
+        _ => Timeout::At(time::due(p.scenario().now(), value)),
+    })
+}
+
+/// The IRQL rule of waits: DISPATCH_LEVEL at most, and APC_LEVEL at most
+/// where the wait may block (KeWaitForSingleObject's page).
+fn rule(state: &State, name: &str, timeout: &Timeout, object: Gva) -> Option<Stop> {
+    let limit = match timeout {
+        Timeout::Now => irql::DISPATCH,
+        _ => irql::APC,
+    };
+    above(state, name, limit, Source::Page, object.0)
+}
+
+fn wait(
+    state: &mut State,
+    p: &mut dyn Platform,
+    name: &str,
+    objects: Vec<Gva>,
+    timeout: &Timeout,
+) -> Answer {
+    let first = objects.first().copied().unwrap_or_default();
+    let breach = rule(state, name, timeout, first);
+    for &object in &objects {
+        dispatcher::check(p, name, object)?;
+    }
+    let until = match timeout {
+        Timeout::Never => None,
+        Timeout::Now => Some(0),
+        Timeout::At(until) => Some(*until),
+    };
+    let wait = Wait { objects, until };
+    let now = state.try_satisfy(p, &wait);
+    match (breach, now) {
+        // A thread cannot wait at that IRQL, so a run that goes on sees a
+        // timeout.
+        (Some(stop), now) => Ok(Outcome::Stop(Stop {
+            go_on: Some(u64::from(now.unwrap_or(TIMEOUT))),
+            ..stop
+        })),
+        (None, Some(status)) => Ok(Outcome::Return(u64::from(status))),
+        (None, None) => Ok(Outcome::Block(wait)),
+    }
+}
+
+/// NTSTATUS KeWaitForSingleObject(Object, WaitReason, WaitMode, Alertable,
+/// PLARGE_INTEGER Timeout).
+pub(super) fn single(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
+    let object = pointer(call, p, 0)?;
+    let timeout = timeout(p, pointer(call, p, 4)?)?;
+    wait(state, p, "KeWaitForSingleObject", vec![object], &timeout)
+}
+
+/// NTSTATUS KeWaitForMultipleObjects(Count, Object[], WaitType, WaitReason,
+/// WaitMode, Alertable, Timeout, WaitBlockArray). WaitAny only, but for one
+/// object, where both are the same.
+pub(super) fn multiple(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
+    let name = "KeWaitForMultipleObjects";
+    let count = call.argument(p, 0)? as u32;
+    let list = pointer(call, p, 1)?;
+    let waits_for_any = call.argument(p, 2)? as u32 == 1;
+    if count == 0 || count > MAXIMUM_WAIT_OBJECTS {
+        return Ok(Outcome::Return(u64::from(INVALID_PARAMETER)));
+    }
+    if !waits_for_any && count > 1 {
+        log::warn!("{name} with WaitAll is not supported; it returns STATUS_NOT_SUPPORTED");
+        return Ok(Outcome::Return(u64::from(NOT_SUPPORTED)));
+    }
+    let mut objects = Vec::new();
+    for index in 0..u64::from(count) {
+        objects.push(Gva(p.read_u64(field(list, 8 * index)?)?));
+    }
+    let timeout = timeout(p, pointer(call, p, 6)?)?;
+    wait(state, p, name, objects, &timeout)
+}
+
+/// NTSTATUS KeDelayExecutionThread(WaitMode, Alertable, PLARGE_INTEGER).
+pub(super) fn delay(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
+    let name = "KeDelayExecutionThread";
+    let interval = pointer(call, p, 2)?;
+    let breach = above(state, name, irql::APC, Source::Page, 0);
+    let until = match timeout(p, interval)? {
+        Timeout::At(until) => until,
+        Timeout::Now => p.scenario().now(),
+        // The pointer is not optional.
+        Timeout::Never => return Err(PlatformError::NotMapped(interval).into()),
+    };
+    match breach {
+        Some(stop) => Ok(super::rules::unless(Some(stop), u64::from(SUCCESS))),
+        None if until <= p.scenario().now() => success(),
+        None => Ok(Outcome::Block(Wait {
+            objects: Vec::new(),
+            until: Some(until),
+        })),
+    }
+}
+
+/// PKEVENT IoCreateNotificationEvent(PUNICODE_STRING, PHANDLE): the event of
+/// that name, made signaled if there is none.
+pub(super) fn create_notification_event(
+    state: &mut State,
+    p: &mut dyn Platform,
+    call: &Call,
+) -> Answer {
+    create_event(state, p, call, layout::NOTIFICATION_EVENT)
+}
+
+/// PKEVENT IoCreateSynchronizationEvent(PUNICODE_STRING, PHANDLE).
+pub(super) fn create_synchronization_event(
+    state: &mut State,
+    p: &mut dyn Platform,
+    call: &Call,
+) -> Answer {
+    create_event(state, p, call, layout::SYNCHRONIZATION_EVENT)
+}
+
+fn create_event(state: &mut State, p: &mut dyn Platform, call: &Call, kind: u8) -> Answer {
+    let name = super::read_unicode_string(p, pointer(call, p, 0)?)?.to_lowercase();
+    let handle_at = pointer(call, p, 1)?;
+    // Row 0x2000D: rule IrqlIoPassive4.
+    let breach = above(
+        state,
+        "IoCreateNotificationEvent",
+        irql::PASSIVE,
+        Source::Verifier(0x2_000D),
+        0,
+    );
+    let event = match state.events.get(&name) {
+        Some(&event) => Some(event),
+        None => state.arena.take(layout::HEADER),
+    };
+    let handle = event.and_then(|event| state.open(super::Handle::Event(event)));
+    let (Some(event), Some(handle)) = (event, handle) else {
+        return Ok(super::rules::unless(breach, 0u64));
+    };
+    if state.events.insert(name, event).is_none() {
+        dispatcher::make(p, event, kind, layout::HEADER, 1)?;
+    }
+    p.write_u64(handle_at, handle)?;
+    Ok(super::rules::unless(breach, event.0))
+}
