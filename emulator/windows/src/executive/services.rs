@@ -138,6 +138,8 @@ pub const SERVICES: &[(&str, Service)] = &[
     row!("_snwprintf", print::snwprintf),
     row!("_vsnwprintf", print::vsnwprintf),
     row!("IoWMIRegistrationControl", trace::succeed),
+    row!("WmiTraceMessage", trace::succeed),
+    row!("WmiQueryTraceInformation", trace::unsupported),
     row!("EtwRegister", trace::etw_register),
     row!("EtwUnregister", trace::succeed),
     row!("EtwWrite", trace::succeed),

@@ -1,6 +1,7 @@
 //! Tracing (WMI, ETW): nobody listens.
 
 use super::{Answer, State, pointer, success};
+use crate::status::NOT_SUPPORTED;
 use crate::{Call, Outcome, Platform};
 
 /// Registrations that are accepted and forgotten.
@@ -18,4 +19,9 @@ pub(super) fn etw_register(_: &mut State, p: &mut dyn Platform, call: &Call) -> 
 /// BOOLEAN EtwEventEnabled, EtwProviderEnabled.
 pub(super) fn disabled(_: &mut State, _: &mut dyn Platform, _: &Call) -> Answer {
     Ok(Outcome::Return(0))
+}
+
+/// NTSTATUS WmiQueryTraceInformation(...): there is no session to ask about.
+pub(super) fn unsupported(_: &mut State, _: &mut dyn Platform, _: &Call) -> Answer {
+    Ok(Outcome::Return(u64::from(NOT_SUPPORTED)))
 }
