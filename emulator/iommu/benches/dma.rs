@@ -22,6 +22,8 @@ const DOMAIN: u16 = 1;
 const DATA_PAGES: u64 = 4096;
 const RAM: u64 = 64 << 20;
 const READS: usize = 1 << 20;
+/// Of them in a round.
+const ROUND_READS: usize = 1 << 15;
 const BASE: u64 = 0x10_0000_0000;
 
 /// Deterministic random numbers.
@@ -36,15 +38,26 @@ impl Random {
     }
 }
 
-/// Best of a few rounds, nanoseconds an operation.
-fn measure(operations: usize, mut round: impl FnMut()) -> f64 {
-    round();
-    let rounds = (0..5).map(|_| {
-        let start = Instant::now();
-        round();
-        start.elapsed().as_nanos() as f64 / operations as f64
-    });
-    rounds.fold(f64::INFINITY, f64::min)
+/// Measurements of each contender: short, and taken in turn, so that what else
+/// the host does falls on all of them alike.
+const ROUNDS: usize = 48;
+
+/// Nanoseconds an operation of each contender: the lower quartile of its
+/// rounds. A contender does `operations` and is told the round's number.
+fn race<const N: usize>(operations: usize, contenders: [&mut dyn FnMut(usize); N]) -> [f64; N] {
+    let mut contenders = contenders;
+    let mut times = [const { Vec::new() }; N];
+    for round in 0..ROUNDS {
+        for (contender, times) in contenders.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            contender(round);
+            times.push(start.elapsed().as_nanos() as f64 / operations as f64);
+        }
+    }
+    times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 4]
+    })
 }
 
 fn quiet(size: u64) -> Os {
@@ -135,22 +148,29 @@ fn reads(report: &mut Report, count: u64) {
         let order: Vec<u64> = (0..READS)
             .map(|_| random.below(set) * PAGE_SIZE + random.below(63) * 64)
             .collect();
+        let part = |round: usize| {
+            let parts = READS / ROUND_READS;
+            let from = (round % parts) * ROUND_READS;
+            &order[from..from + ROUND_READS]
+        };
         let mut bytes = [0u8; 64];
-        let plain = measure(READS, || {
-            for &at in &order {
+        let mut plain = |round| {
+            for &at in part(round) {
                 let page = target(at / PAGE_SIZE);
                 let _ = os.memory.read(Gpa(page.0 + at % PAGE_SIZE), &mut bytes);
                 black_box(&bytes);
             }
-        });
-        let ours = measure(READS, || {
-            for &at in &order {
+        };
+        let mut bytes = [0u8; 64];
+        let mut ours = |round| {
+            for &at in part(round) {
                 let _ = dma.read(Iova(BASE + at), &mut bytes);
                 black_box(&bytes);
             }
-        });
-        let tree = measure(READS, || {
-            for &at in &order {
+        };
+        let mut bytes = [0u8; 64];
+        let mut tree = |round| {
+            for &at in part(round) {
                 let at = BASE + at;
                 if let Some((&start, &(length, to, _))) = ranges.range(..=at).next_back()
                     && at - start + 64 <= length
@@ -159,9 +179,10 @@ fn reads(report: &mut Report, count: u64) {
                 }
                 black_box(&bytes);
             }
-        });
-        let iotlb = measure(READS, || {
-            for &at in &order {
+        };
+        let mut bytes = [0u8; 64];
+        let mut iotlb = |round| {
+            for &at in part(round) {
                 let at = GuestAddress(BASE + at);
                 if let Ok(found) = Iotlb::lookup(&peer, at, 64, Permissions::Read) {
                     for range in found {
@@ -170,50 +191,53 @@ fn reads(report: &mut Report, count: u64) {
                 }
                 black_box(&bytes);
             }
-        });
+        };
+        let [plain, ours, tree, iotlb] =
+            race(ROUND_READS, [&mut plain, &mut ours, &mut tree, &mut iotlb]);
         report.add(name, count, ours, "plain read", plain);
         report.row(name, count, ours, "BTreeMap", tree, Some(plain));
         report.row(name, count, ours, "vm-memory Iotlb", iotlb, Some(plain));
     }
 }
 
-/// Map a page, touch nothing, unmap it: leaf entry, invalidation with drain,
+/// Map and unmap a page: leaf entry, invalidation with drain,
 /// wait descriptor, status.
 fn map_unmap(report: &mut Report, count: u64) {
     let (os, top) = mapped(count);
     let entries: Vec<Gpa> = (0..count).map(|i| os.entry(top, 4, 1, iova(i))).collect();
-    let rounds = 1 << 18;
+    let operations = 1 << 13;
     let mut random = Random(77);
-    let order: Vec<u64> = (0..rounds).map(|_| random.below(count)).collect();
-    let ours = measure(rounds, || {
+    let order: Vec<u64> = (0..operations).map(|_| random.below(count)).collect();
+    let mut ours = |_| {
         for &index in &order {
             let entry = entries[index as usize];
             os.poke(entry, target(index).0 | READ_WRITE);
             os.poke(entry, 0);
             black_box(os.run(pages(DOMAIN, iova(index), 0, true)));
         }
-    });
+    };
     let mut ranges: BTreeMap<u64, (u64, u64)> = (0..count)
         .map(|i| (iova(i).0, (PAGE_SIZE, target(i).0)))
         .collect();
-    let tree = measure(rounds, || {
+    let mut tree = |_| {
         for &index in &order {
-            ranges.insert(iova(index).0, (PAGE_SIZE, target(index).0));
             black_box(ranges.remove(&iova(index).0));
+            ranges.insert(iova(index).0, (PAGE_SIZE, target(index).0));
         }
-    });
+    };
     let mut peer = Iotlb::new();
     for index in 0..count {
         let (from, to) = (GuestAddress(iova(index).0), GuestAddress(target(index).0));
         let _ = peer.set_mapping(from, to, PAGE_SIZE as usize, Permissions::ReadWrite);
     }
-    let iotlb = measure(rounds, || {
+    let mut iotlb = |_| {
         for &index in &order {
             let (from, to) = (GuestAddress(iova(index).0), GuestAddress(target(index).0));
-            let _ = peer.set_mapping(from, to, PAGE_SIZE as usize, Permissions::ReadWrite);
             peer.invalidate_mapping(from, PAGE_SIZE as usize);
+            let _ = peer.set_mapping(from, to, PAGE_SIZE as usize, Permissions::ReadWrite);
         }
-    });
+    };
+    let [ours, tree, iotlb] = race(operations, [&mut ours, &mut tree, &mut iotlb]);
     report.add("map + unmap, queue", count, ours, "BTreeMap", tree);
     report.add("map + unmap, queue", count, ours, "vm-memory Iotlb", iotlb);
 }
@@ -225,27 +249,30 @@ fn copies(report: &mut Report) {
     let (os, _) = mapped(count);
     let dma = os.dma(DEVICE);
     let mut bytes = vec![0u8; resource as usize];
-    let plain = measure(1, || {
+    let mut plain = |_| {
         for (index, page) in bytes.chunks_mut(PAGE_SIZE as usize).enumerate() {
             let _ = os.memory.read(target(index as u64), page);
         }
         black_box(&bytes);
-    });
-    let ours = measure(1, || {
-        let _ = dma.read(iova(0), &mut bytes);
-        black_box(&bytes);
-    });
+    };
+    let mut others = vec![0u8; resource as usize];
+    let mut ours = |_| {
+        let _ = dma.read(iova(0), &mut others);
+        black_box(&others);
+    };
+    let mut rest = vec![0u8; resource as usize];
+    let mut whole = |_| {
+        let _ = os.memory.read(Gpa(RAM - resource), &mut rest);
+        black_box(&rest);
+    };
+    let [plain, ours, whole] = race(1, [&mut plain, &mut ours, &mut whole]);
     report.add("copy 8 MiB, pages", count, ours, "plain, same pages", plain);
-    let whole = measure(1, || {
-        let _ = os.memory.read(Gpa(RAM - resource), &mut bytes);
-        black_box(&bytes);
-    });
     report.add("copy 8 MiB, pages", count, ours, "plain, contiguous", whole);
 }
 
 /// Refused accesses and allowed ones into a journal in memory.
 fn journalled(report: &mut Report) {
-    let rounds = 1 << 18;
+    let operations = 1 << 14;
     let journalled = |mapped: bool| {
         let os = Os::started(RAM);
         let top = os.attach(DEVICE, DOMAIN, 4);
@@ -253,14 +280,16 @@ fn journalled(report: &mut Report) {
             os.map(top, iova(0), target(0), READ_WRITE);
         }
         let point = os.scenario.journal().save();
-        measure(rounds, || {
+        let mut access = |_| {
             let _ = os.scenario.journal().restore(&point);
             let dma = os.dma(DEVICE);
             let mut bytes = [0; 64];
-            for _ in 0..rounds {
+            for _ in 0..operations {
                 let _ = black_box(dma.read(iova(0), &mut bytes));
             }
-        })
+        };
+        let [time] = race(operations, [&mut access]);
+        time
     };
     // The peer of a rate is its goal: 1 M a second.
     report.add(

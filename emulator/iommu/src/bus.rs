@@ -40,6 +40,9 @@ pub struct Bus {
     /// Views of memory that somebody holds at this moment
     /// ([`crate::Slices`]); an invalidation waits for them.
     pub(crate) views: Cell<u32>,
+    /// The queue was told to run while a view was held. Like the views, gone
+    /// between two calls of a device: no part of the state.
+    pub(crate) deferred: Cell<bool>,
 }
 
 impl Bus {

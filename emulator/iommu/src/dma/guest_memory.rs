@@ -79,7 +79,7 @@ impl Drop for Slices<'_> {
     fn drop(&mut self) {
         let left = self.dma.bus.views.get().saturating_sub(1);
         self.dma.bus.views.set(left);
-        if left == 0 {
+        if left == 0 && self.dma.bus.deferred.take() {
             self.dma
                 .remapping
                 .any()

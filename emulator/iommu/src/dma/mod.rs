@@ -63,6 +63,10 @@ impl<'a> Remapping<'a> {
 
 /// A device's only way to memory: translates at each access, never hands out
 /// a host pointer, and knows the command for which it works.
+///
+/// In the journal a refused access is an [`Event::Fault`] followed by an
+/// [`Event::Access`] with [`Outcome::Refused`]; an allowed one stands before
+/// its bytes move.
 #[derive(Clone, Copy)]
 pub struct Dma<'a> {
     env: Env<'a>,

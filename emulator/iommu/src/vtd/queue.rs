@@ -18,9 +18,13 @@ impl Vtd {
     /// Do the descriptors from head to tail. Stops at the first error, with
     /// the head on it, until software clears FSTS.IQE.
     pub(super) fn run_queue(&mut self, env: Env<'_>, bus: &Bus) {
+        if !self.queue_enabled() {
+            return;
+        }
         // Somebody holds a view of memory: an invalidation that drains is not
         // done before that access is, so the queue waits.
-        if !self.queue_enabled() || bus.views.get() != 0 {
+        if bus.views.get() != 0 {
+            bus.deferred.set(true);
             return;
         }
         let stopped = self.registers.get(reg::FSTS) & reg::QUEUE_ERROR != 0;
