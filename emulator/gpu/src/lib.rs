@@ -26,7 +26,8 @@ use device::Gpu;
 use iommu::Dma;
 use memory::{Gpa, RequesterId};
 use pci::spec::config::CLASS_DISPLAY_OTHER;
-use pci::{Function, Setup};
+use pci::{Function, Segment, Setup};
+use step::Job;
 
 /// Most resources at once; a further one is refused with OUT_OF_MEMORY.
 pub const MAX_RESOURCES: usize = 4096;
@@ -190,6 +191,20 @@ impl VirtioGpu {
         let queues = [spec::CONTROL_QUEUE, spec::CURSOR_QUEUE];
         self.function.transport().is_live()
             && (self.gpu.job.is_some() || queues.into_iter().any(|q| self.wanted(q)))
+    }
+
+    /// What the device may write before it is idle, in device addresses: the
+    /// used rings, and the writable buffers that it has or can see.
+    #[must_use]
+    pub fn may_write(&self, dma: Dma<'_>) -> Vec<Segment> {
+        /// Descriptors looked at in each queue.
+        const LOOK: usize = 2 * CONTROL_QUEUE_SIZE as usize;
+        let transport = self.function.transport();
+        let mut found = self.gpu.job.as_ref().map_or_else(Vec::new, Job::writes);
+        for queue in [spec::CONTROL_QUEUE, spec::CURSOR_QUEUE] {
+            found.extend(transport.foresee_writes(dma, queue, LOOK));
+        }
+        found
     }
 
     /// Take one step. Whether an access in flight lands is the scenario's

@@ -68,6 +68,11 @@ impl Job {
             flight: None,
         }
     }
+
+    /// Where the response goes.
+    pub(crate) fn writes(&self) -> Vec<Segment> {
+        self.writable.clone()
+    }
 }
 
 impl VirtioGpu {

@@ -241,24 +241,26 @@ fn without_the_flag_no_fence_is_echoed() {
 }
 
 #[test]
-fn a_command_may_be_scattered() {
+fn command_and_response_may_be_scattered() {
     let mut guest = Guest::new();
-    let command = create(7, 2, 16, 16);
+    let mut command = create(7, 2, 16, 16);
+    command[4] = 1;
+    command[8..16].copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
     guest.poke(COMMAND + 0xff0, &command[..30]);
     guest.poke(COMMAND + 0x3000, &command[30..]);
     guest.descriptor(0, 0, (COMMAND + 0xff0, 30, DESC_NEXT, 1));
     guest.descriptor(0, 1, (COMMAND + 0x3000, 10, DESC_NEXT, 2));
-    guest.descriptor(0, 2, (RESPONSE + 0xffc, 10, DESC_WRITE | DESC_NEXT, 3));
+    guest.descriptor(0, 2, (RESPONSE + 0xffc, 14, DESC_WRITE | DESC_NEXT, 3));
     guest.descriptor(0, 3, (RESPONSE, 100, DESC_WRITE, 0));
     guest.offer(0, 0);
 
     guest.run();
 
     assert_eq!(guest.used(0), (1, 0, 24));
-    assert_eq!(
-        guest.peek(RESPONSE + 0xffc, 4),
-        code::OK_NODATA.to_le_bytes()
-    );
+    let mut response = guest.peek(RESPONSE + 0xffc, 14);
+    response.extend(guest.peek(RESPONSE, 10));
+    assert_eq!(response[..4], code::OK_NODATA.to_le_bytes());
+    assert_eq!(response[8..16], [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 #[test]

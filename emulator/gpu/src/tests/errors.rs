@@ -2,7 +2,7 @@
 
 use super::{BACKING, Guest, attach, create, detach, flush, set_scanout, transfer, unref, words};
 use crate::spec::command as code;
-use crate::{GpuConfig, MAX_ENTRIES};
+use crate::{GpuConfig, MAX_BACKING_ENTRIES, MAX_ENTRIES, MAX_RESOURCES};
 use scenario::Part;
 
 /// Resource 1 is 16x16 with backing, 2 has none and is 64x64.
@@ -235,4 +235,40 @@ fn the_greatest_attach_is_taken() {
 
     assert_eq!(guest.ask(&attach(2, &entries)), code::OK_NODATA);
     assert_eq!(guest.ask(&transfer(2, (0, 0, 64, 64), 0)), code::OK_NODATA);
+}
+
+#[test]
+fn resources_are_limited_in_number() {
+    let mut guest = Guest::new();
+    for id in 1..=MAX_RESOURCES as u32 {
+        assert_eq!(guest.ask(&create(id, 2, 1, 1)), code::OK_NODATA);
+    }
+
+    let code = guest.ask(&create(u32::MAX, 2, 1, 1));
+
+    assert_eq!(code, code::ERR_OUT_OF_MEMORY);
+}
+
+#[test]
+fn backing_is_limited_in_all() {
+    let mut guest = Guest::new();
+    let entries = vec![(BACKING, 16); MAX_ENTRIES as usize];
+    let full = (MAX_BACKING_ENTRIES / entries.len()) as u32;
+    for id in 1..=full + 1 {
+        guest.ask(&create(id, 2, 1, 1));
+    }
+    for id in 1..=full {
+        assert_eq!(guest.ask(&attach(id, &entries)), code::OK_NODATA);
+    }
+
+    assert_eq!(
+        guest.ask(&attach(full + 1, &[(BACKING, 16)])),
+        code::ERR_OUT_OF_MEMORY
+    );
+    guest.ask(&detach(1));
+
+    assert_eq!(
+        guest.ask(&attach(full + 1, &[(BACKING, 16)])),
+        code::OK_NODATA
+    );
 }

@@ -52,7 +52,9 @@ impl Guest {
 
     pub fn with(config: GpuConfig, part: Part, translated: bool) -> Self {
         let mut plan = Plan::default();
-        plan.part = part;
+        if part != Part::None {
+            plan.part = part;
+        }
         let journal = journal::Journal::in_memory();
         let os = Os::new(RAM, Scenario::new(plan, journal));
         let top = translated.then(|| {

@@ -95,6 +95,42 @@ fn each_row_piece_of_backing_is_a_step() {
 }
 
 #[test]
+fn whole_rows_are_read_by_pages() {
+    for part in [Part::None, Part::Reads] {
+        let mut guest = Guest::isolated(part);
+        guest.show(7, 64, 64);
+        let before = guest.events().len();
+
+        guest.ask(&transfer(7, (0, 0, 64, 64), 0));
+
+        let pieces: Vec<(u64, u32)> = guest.events()[before..]
+            .iter()
+            .filter_map(|e| match e {
+                Event::Access { iova, length, .. } if iova.0 >= super::BACKING => {
+                    Some((iova.0 - super::BACKING, *length))
+                }
+                _ => None,
+            })
+            .collect();
+        let page = 0x1000;
+        assert_eq!(pieces, [0, 1, 2, 3].map(|n| (n * u64::from(page), page)));
+    }
+}
+
+#[test]
+fn a_piece_ends_with_its_page() {
+    let mut guest = Guest::new();
+    guest.ask(&create(7, 2, 16, 16));
+    guest.ask(&super::attach(7, &[(super::BACKING + 0xf00, 1024)]));
+    guest.queue(0, &transfer(7, (0, 0, 16, 16), 0), 24);
+
+    let steps = guest.run();
+
+    // pop, command, two pieces, response, used, ask, interrupt, empty ring.
+    assert_eq!(steps, 9);
+}
+
+#[test]
 fn reset_in_mid_command_cancels_what_is_in_flight() {
     let mut guest = busy(Part::Reads);
     while guest.step() != Stepped::Waiting {}

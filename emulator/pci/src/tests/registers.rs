@@ -117,6 +117,17 @@ fn a_misaligned_ring_breaks_the_device() {
 }
 
 #[test]
+fn an_enabled_queue_does_not_change() {
+    let mut bench = Bench::live();
+
+    bench.set(common::QUEUE_SIZE, 2);
+    bench.set(common::QUEUE_DESC, 0x5000);
+
+    assert_eq!(bench.get(common::QUEUE_SIZE), 16);
+    assert_eq!(bench.get(common::QUEUE_DESC), super::DESC);
+}
+
+#[test]
 fn reset_forgets_everything_but_the_configuration_space() {
     let mut bench = Bench::live();
     bench.messages();

@@ -2,6 +2,7 @@
 //! interrupt status (virtio 1.2 §2.1, §2.2, §4.1).
 
 mod common;
+mod foresee;
 mod queue;
 
 pub use queue::{Chain, MAX_CHAIN, RingError, Segment};

@@ -1,0 +1,94 @@
+//! What the device may yet write, seen without a trace: for a machine that
+//! lets a driver poll such memory, and must know when it looks.
+
+use super::Transport;
+use super::queue::Segment;
+use iommu::Dma;
+use memory::Iova;
+use virtio_queue::QueueState;
+
+/// Bytes of a descriptor, and its flags (virtio 1.2 §2.7.5).
+const DESCRIPTOR: u64 = 16;
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+/// Bytes of a used ring besides its elements, and of an element (§2.7.8).
+const USED_HEADER: u32 = 6;
+const USED_ELEMENT: u32 = 8;
+
+impl Transport {
+    /// The used ring of `queue`, and the writable buffers in it that the
+    /// device has not taken yet. At most `limit` descriptors are looked at.
+    #[must_use]
+    pub fn foresee_writes(&self, dma: Dma<'_>, queue: u16, limit: usize) -> Vec<Segment> {
+        let Some(state) = self.queues.get(usize::from(queue)).map(|q| q.state) else {
+            return Vec::new();
+        };
+        if !state.ready {
+            return Vec::new();
+        }
+        let mut found = vec![Segment {
+            iova: Iova(state.used_ring),
+            length: USED_HEADER + USED_ELEMENT * u32::from(state.size),
+        }];
+        let Some(available) = self.peek_available(dma, queue) else {
+            return found;
+        };
+        let mut left = limit;
+        let waiting = available.wrapping_sub(state.next_avail).min(state.size);
+        for ahead in 0..waiting {
+            let slot = state.next_avail.wrapping_add(ahead) % state.size.max(1);
+            let at = state.avail_ring.saturating_add(4 + 2 * u64::from(slot));
+            let mut head = [0; 2];
+            if dma.peek(Iova(at), &mut head) {
+                let table = (state.desc_table, u32::from(state.size));
+                let head = u16::from_le_bytes(head);
+                follow(dma, &state, table, head, &mut left, &mut found);
+            }
+        }
+        found
+    }
+}
+
+/// Follow a chain, or an indirect table once.
+fn follow(
+    dma: Dma<'_>,
+    state: &QueueState,
+    table: (u64, u32),
+    head: u16,
+    left: &mut usize,
+    found: &mut Vec<Segment>,
+) {
+    let (base, entries) = table;
+    let direct = base == state.desc_table;
+    let mut index = head;
+    while *left > 0 && u32::from(index) < entries {
+        *left -= 1;
+        let mut bytes = [0u8; DESCRIPTOR as usize];
+        let at = base.saturating_add(DESCRIPTOR * u64::from(index));
+        if !dma.peek(Iova(at), &mut bytes) {
+            return;
+        }
+        let [a, b, c, d, e, f, g, h, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+        let address = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let length = u32::from_le_bytes([l0, l1, l2, l3]);
+        let flags = u16::from_le_bytes([f0, f1]);
+        if flags & INDIRECT != 0 {
+            if direct {
+                let entries = length / DESCRIPTOR as u32;
+                follow(dma, state, (address, entries), 0, left, found);
+            }
+            return;
+        }
+        if flags & WRITE != 0 && length != 0 {
+            found.push(Segment {
+                iova: Iova(address),
+                length,
+            });
+        }
+        if flags & NEXT == 0 {
+            return;
+        }
+        index = u16::from_le_bytes([n0, n1]);
+    }
+}
