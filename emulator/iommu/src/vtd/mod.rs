@@ -6,6 +6,8 @@ mod invalidate;
 mod iotlb;
 mod queue;
 mod registers;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use crate::bus::{Bus, Message};
