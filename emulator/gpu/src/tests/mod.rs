@@ -97,6 +97,12 @@ impl Guest {
     }
 
     pub fn start(&mut self) {
+        self.prepare();
+        self.set(common::DEVICE_STATUS, 0xf);
+    }
+
+    /// Everything but DRIVER_OK.
+    pub fn prepare(&mut self) {
         self.set(common::DRIVER_FEATURE_SELECT, 0);
         self.set(common::DRIVER_FEATURE, 1 << 28);
         self.set(common::DRIVER_FEATURE_SELECT, 1);
@@ -112,7 +118,6 @@ impl Guest {
             self.set(common::QUEUE_MSIX_VECTOR, queue + 1);
             self.set(common::QUEUE_ENABLE, 1);
         }
-        self.set(common::DEVICE_STATUS, 0xf);
         self.offered = [0; 2];
         self.os.memory.fill(Gpa(RINGS), 0x6000, 0).unwrap();
     }

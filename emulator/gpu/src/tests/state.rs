@@ -169,18 +169,15 @@ fn reset_at_any_step_forgets_resources_and_leaves_a_working_device() {
 fn a_doorbell_before_driver_ok_waits_for_it() {
     let mut guest = Guest::new();
     guest.set(common::DEVICE_STATUS, 0);
-    guest.start();
-    let live = guest.gpu.clone();
-    guest.set(common::DEVICE_STATUS, 0);
-    assert!(!guest.gpu.has_work());
+    guest.prepare();
     guest.queue(0, &create(7, 2, 16, 16), 24);
     assert!(!guest.gpu.has_work());
     assert_eq!(guest.step(), Stepped::Idle);
 
-    guest.gpu = live;
-    guest.offer(0, 0);
+    guest.set(common::DEVICE_STATUS, 0xf);
+    guest.run();
 
-    assert!(guest.gpu.has_work());
+    assert_eq!(guest.used(0), (1, 0, 24));
 }
 
 #[test]
@@ -190,4 +187,24 @@ fn without_a_doorbell_the_device_rests() {
 
     assert!(!guest.gpu.has_work());
     assert_eq!(guest.step(), Stepped::Idle);
+}
+
+#[test]
+fn what_the_device_may_write_shrinks_as_it_works() {
+    let mut guest = busy(Part::None);
+    let responses = |guest: &Guest| {
+        let dma = super::dma(&guest.os, &guest.gpu);
+        let writes = guest.gpu.may_write(dma);
+        writes
+            .iter()
+            .filter(|s| s.iova.0 == super::RESPONSE)
+            .count()
+    };
+    assert_eq!(responses(&guest), 1);
+    guest.step();
+    assert_eq!(responses(&guest), 1);
+
+    guest.run();
+
+    assert_eq!(responses(&guest), 0);
 }

@@ -210,3 +210,42 @@ fn contexts_go_on_after_a_reset() {
     let second = pop(&mut bench).unwrap().unwrap().context;
     assert!(second > first);
 }
+
+#[test]
+fn buffers_not_yet_taken_are_foreseen_without_a_trace() {
+    let mut bench = Bench::live();
+    bench.descriptor(DESC, 0, (0x5000, 24, DESC_NEXT, 1));
+    bench.descriptor(DESC, 1, (0x7000, 32, DESC_WRITE, 0));
+    bench.descriptor(0x9000, 0, (0x5000, 24, DESC_NEXT, 1));
+    bench.descriptor(0x9000, 1, (0x8000, 48, DESC_WRITE, 0));
+    bench.descriptor(DESC, 2, (0x9000, 32, DESC_INDIRECT, 0));
+    bench.offer(&[0, 2]);
+    let before = bench.events().len();
+    let foresee = |bench: &Bench| {
+        let dma = bench.os.dma(DEVICE);
+        bench.function.transport().foresee_writes(dma, 0, 100)
+    };
+    let used = segment(USED, 6 + 8 * 16);
+
+    let all = foresee(&bench);
+
+    assert_eq!(all, [used, segment(0x7000, 32), segment(0x8000, 48)]);
+    assert_eq!(bench.events().len(), before);
+    pop(&mut bench).unwrap();
+    assert_eq!(foresee(&bench), [used, segment(0x8000, 48)]);
+}
+
+#[test]
+fn foresight_of_hostile_rings_ends() {
+    for flags in [DESC_NEXT, DESC_NEXT | DESC_WRITE, DESC_INDIRECT] {
+        let bench = Bench::live();
+        // To itself, and as an indirect table to the queue's own.
+        bench.descriptor(DESC, 0, (DESC, 16, flags, 0));
+        bench.offer(&[0; 16]);
+        let dma = bench.os.dma(DEVICE);
+
+        let found = bench.function.transport().foresee_writes(dma, 0, 100);
+
+        assert!(found.len() <= 101);
+    }
+}

@@ -3,15 +3,12 @@
 
 use super::Transport;
 use super::queue::Segment;
+use crate::spec::virtio::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
 use iommu::Dma;
 use memory::Iova;
-use virtio_queue::QueueState;
 
-/// Bytes of a descriptor, and its flags (virtio 1.2 §2.7.5).
+/// Bytes of a descriptor (virtio 1.2 §2.7.5).
 const DESCRIPTOR: u64 = 16;
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
 /// Bytes of a used ring besides its elements, and of an element (§2.7.8).
 const USED_HEADER: u32 = 6;
 const USED_ELEMENT: u32 = 8;
@@ -41,31 +38,32 @@ impl Transport {
             let at = state.avail_ring.saturating_add(4 + 2 * u64::from(slot));
             let mut head = [0; 2];
             if dma.peek(Iova(at), &mut head) {
-                let table = (state.desc_table, u32::from(state.size));
-                let head = u16::from_le_bytes(head);
-                follow(dma, &state, table, head, &mut left, &mut found);
+                let table = Table {
+                    base: state.desc_table,
+                    entries: state.size.into(),
+                    direct: true,
+                };
+                follow(dma, table, u16::from_le_bytes(head), &mut left, &mut found);
             }
         }
         found
     }
 }
 
-/// Follow a chain, or an indirect table once.
-fn follow(
-    dma: Dma<'_>,
-    state: &QueueState,
-    table: (u64, u32),
-    head: u16,
-    left: &mut usize,
-    found: &mut Vec<Segment>,
-) {
-    let (base, entries) = table;
-    let direct = base == state.desc_table;
+/// A descriptor table, of the queue (direct) or of one buffer.
+struct Table {
+    base: u64,
+    entries: u32,
+    direct: bool,
+}
+
+/// Follow a chain, and an indirect table from a direct one only (§2.7.5.3.1).
+fn follow(dma: Dma<'_>, table: Table, head: u16, left: &mut usize, found: &mut Vec<Segment>) {
     let mut index = head;
-    while *left > 0 && u32::from(index) < entries {
+    while *left > 0 && u32::from(index) < table.entries {
         *left -= 1;
         let mut bytes = [0u8; DESCRIPTOR as usize];
-        let at = base.saturating_add(DESCRIPTOR * u64::from(index));
+        let at = table.base.saturating_add(DESCRIPTOR * u64::from(index));
         if !dma.peek(Iova(at), &mut bytes) {
             return;
         }
@@ -73,20 +71,24 @@ fn follow(
         let address = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         let length = u32::from_le_bytes([l0, l1, l2, l3]);
         let flags = u16::from_le_bytes([f0, f1]);
-        if flags & INDIRECT != 0 {
-            if direct {
-                let entries = length / DESCRIPTOR as u32;
-                follow(dma, state, (address, entries), 0, left, found);
+        if flags & DESC_INDIRECT != 0 {
+            if table.direct {
+                let indirect = Table {
+                    base: address,
+                    entries: length / DESCRIPTOR as u32,
+                    direct: false,
+                };
+                follow(dma, indirect, 0, left, found);
             }
             return;
         }
-        if flags & WRITE != 0 && length != 0 {
+        if flags & DESC_WRITE != 0 && length != 0 {
             found.push(Segment {
                 iova: Iova(address),
                 length,
             });
         }
-        if flags & NEXT == 0 {
+        if flags & DESC_NEXT == 0 {
             return;
         }
         index = u16::from_le_bytes([n0, n1]);
