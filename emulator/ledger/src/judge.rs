@@ -4,6 +4,7 @@ use crate::finding::{Finding, Kind, Outcome, Refusal};
 use crate::history::Step;
 use crate::mappings::{Before, Translation};
 use crate::pages::PageState;
+use crate::spec::is_iommu_fault;
 use crate::verdict::{self, Case};
 use crate::{Access, Flight, Ledger, Route, Suspect};
 use journal::event::{self, ContextId, TokenId};
@@ -220,6 +221,8 @@ impl Ledger {
                 Some(if access.write { write } else { read }),
             ),
         };
+        let refusal = self.take_fault(access);
+        let reason = refusal.map(|refusal| refusal.reason);
         let mut found = None;
         let mut owned = None;
         if let Some(before) = before {
@@ -239,7 +242,9 @@ impl Ledger {
             }
         }
         let found = found.unwrap_or_else(|| {
-            let kind = if allowed == Some(false) {
+            // What the device may do says the leaf, if it is the leaf that
+            // refused.
+            let kind = if allowed == Some(false) && reason.is_none_or(|r| matches!(r, 5 | 6)) {
                 Kind::DmaPermission
             } else {
                 Kind::DmaUnmapped
@@ -248,25 +253,32 @@ impl Ledger {
                 mapped: allowed.is_some(),
                 before: before.is_some(),
                 physical: self.pages.get(access.iova.page()).state != PageState::Never,
+                reason,
             };
             let page = before.map(|before| Gpa(before.pfn << PAGE_SHIFT | access.iova.offset()));
+            // Told, for the driver may take the one address for the other.
+            let same = || self.pages.get(access.iova.page()).last_owner();
+            let owned = owned.or_else(same);
             self.find((kind, Outcome::Refused), access, (page, None), owned, &case)
         });
         let Some(found) = found else { return };
-        match self.fault.take() {
-            Some((context, device, iova, write, refusal))
-                if (context, device, iova.page(), write)
-                    == (
-                        access.context,
-                        access.device,
-                        access.iova.page(),
-                        access.write,
-                    ) =>
-            {
-                self.explain(found, refusal);
-            }
-            _ => self.unexplained = Some((access, found)),
+        match refusal {
+            Some(refusal) => self.explain(found, refusal),
+            None => self.unexplained = Some((access, found)),
         }
+    }
+
+    /// The fault of a refused access, if it was told first.
+    fn take_fault(&mut self, access: Access) -> Option<Refusal> {
+        let (context, device, iova, write, refusal) = self.fault.take()?;
+        ((context, device, iova.page(), write)
+            == (
+                access.context,
+                access.device,
+                access.iova.page(),
+                access.write,
+            ))
+            .then_some(refusal)
     }
 
     pub(crate) fn faulted(
@@ -298,7 +310,7 @@ impl Ledger {
         };
         if finding.refusal.is_none() {
             finding.refusal = Some(refusal);
-            if finding.stop.is_none() {
+            if finding.stop.is_none() && is_iommu_fault(refusal.reason) {
                 finding.stop = Some(verdict::expected_stop(finding.iova, refusal));
             }
         }

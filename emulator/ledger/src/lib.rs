@@ -228,8 +228,8 @@ impl Ledger {
     /// Do a device's requests bypass the tables?
     fn passes_through(&self, device: RequesterId) -> bool {
         match self.contexts.get(&device) {
-            Some(entry) if entry.present() => entry.passthrough(),
-            _ => self.passthrough,
+            Some(entry) => entry.present() && entry.passthrough(),
+            None => self.passthrough,
         }
     }
 

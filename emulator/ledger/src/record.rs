@@ -98,9 +98,10 @@ impl Ledger {
             return None;
         }
         let pfn = page.map(Gpa::page);
+        let told = pfn.or(owner.map(|_| access.iova.page()));
         let allocation = owner.and_then(|id| {
             let record = self.allocations.get(&id)?;
-            Some(self.describe(id, record, pfn))
+            Some(self.describe(id, record, told))
         });
         let now = pfn.map(|pfn| self.pages.get(pfn)).unwrap_or_default();
         let reused_by = Some(now.owner)
@@ -108,7 +109,7 @@ impl Ledger {
             .and_then(|id| Some(self.describe(id, self.allocations.get(&id)?, pfn)));
         let command = (kind != Kind::MappedAfterFree).then(|| self.command(access.context));
         let domain = self.domain_of(access.device);
-        let history = pfn
+        let history = told
             .and_then(|pfn| self.histories.get(&pfn))
             .map(|history| history.told(&self.invalidations))
             .unwrap_or_default();

@@ -35,6 +35,8 @@ impl Ledger {
         }
     }
 
+    /// What was never mapped is shown as the page of that number: domains of
+    /// Windows' isolation map each page at its own physical address.
     fn neighbour(
         &self,
         page: u64,

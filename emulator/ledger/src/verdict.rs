@@ -2,7 +2,9 @@
 
 use crate::finding::{Blame, Finding, Outcome, Party, Refusal, Stop};
 use crate::history::Drain;
-use crate::spec::{BUG_CHECK_DMA_VIOLATION, INTERRUPT_RANGE, IOMMU_VIOLATION};
+use crate::spec::{
+    BUG_CHECK_DMA_VIOLATION, BUS_MASTER_DISABLED, INTERRUPT_RANGE, IOMMU_VIOLATION, NOT_MEMORY,
+};
 use crate::text::span;
 use journal::event::{AllocationKind, Certainty};
 use memory::Iova;
@@ -42,6 +44,8 @@ pub(crate) enum Case {
         before: bool,
         /// Read as a physical address, it is a page of the driver's.
         physical: bool,
+        /// Fault reason, if it is known yet.
+        reason: Option<u8>,
     },
 }
 
@@ -88,6 +92,18 @@ pub(crate) fn summary(finding: &Finding, case: &Case) -> String {
         Case::MappedAfterFree { .. } => {
             "memory was given back while a table entry still led to it".to_owned()
         }
+        Case::Refused {
+            reason: Some(BUS_MASTER_DISABLED),
+            ..
+        } => format!("{verb} of {length} bytes dropped: bus mastering is disabled"),
+        Case::Refused {
+            reason: Some(NOT_MEMORY),
+            ..
+        } => format!("{verb} of {length} bytes dropped: the address leads to no memory"),
+        Case::Refused {
+            reason: Some(1..=3),
+            ..
+        } => format!("{verb} of {length} bytes refused: the device is in no domain"),
         Case::Refused { mapped: true, .. } => {
             format!("{verb} of {length} bytes refused: the mapping does not allow it")
         }
@@ -189,19 +205,29 @@ pub(crate) fn blame(finding: &Finding, case: &Case) -> Vec<Blame> {
             mapped,
             before,
             physical,
-        } => vec![driver(if INTERRUPT_RANGE.contains(&finding.iova.0) {
-            "the address is in the interrupt range, which is never memory".into()
-        } else if mapped {
-            "the memory was mapped with other rights than the command needs".into()
-        } else if before {
-            "the memory is the driver's, but was unmapped while a command still used it".into()
-        } else if physical {
-            "as a physical address it is memory of the driver's: the device was given a CPU \
-             physical address instead of a logical one"
-                .into()
-        } else {
-            "the device was given an address that no mapping was made for".into()
-        })],
+            reason,
+        } => vec![driver(
+            if INTERRUPT_RANGE.contains(&finding.iova.0) {
+                "the address is in the interrupt range, which is never memory"
+            } else if reason == Some(BUS_MASTER_DISABLED) {
+                "the device was given work while Bus Master Enable was clear"
+            } else if reason == Some(NOT_MEMORY) {
+                "the device was given an address that is no memory"
+            } else if matches!(reason, Some(1..=3)) {
+                "the device was at work while it was attached to no domain: it must be quiet then"
+            } else if mapped {
+                "the memory was mapped with other rights than the command needs"
+            } else if before {
+                "the memory is the driver's, but was unmapped while a command still used it"
+            } else if physical {
+                "as a physical address it is memory of the driver's that was never mapped for the \
+                 device: was it allocated behind dxgkrnl's back, or is a CPU address used where a \
+                 logical one is due?"
+            } else {
+                "the device was given an address that no mapping was made for"
+            }
+            .into(),
+        )],
     }
 }
 

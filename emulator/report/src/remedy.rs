@@ -43,8 +43,9 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
             "keep the memory mapped until the device has answered the last command that uses it."
         }
         (Kind::DmaUnmapped, _) => {
-            "give the device the logical addresses that DxgkCbAllocateAdl or the MDL's mapping \
-             return, and no others; check lengths and offsets of what is queued."
+            "give the device only memory that is mapped for it: allocated with \
+             DxgkCbAllocatePagesForMdl, or mapped with DxgkCbMapMdlToIommu before its address is \
+             queued; check addresses and lengths of what is queued."
         }
     }
 }

@@ -1,5 +1,16 @@
 //! What Intel's VT-d specification and Microsoft's documents say.
 
+/// Reason of a refusal that is not the IOMMU's: Bus Master Enable is clear.
+pub const BUS_MASTER_DISABLED: u8 = 0xf0;
+/// Another: the translated address is no RAM.
+pub const NOT_MEMORY: u8 = 0xf1;
+
+/// Is the reason one that the IOMMU reports, so that Windows hears of it?
+#[must_use]
+pub const fn is_iommu_fault(reason: u8) -> bool {
+    reason < BUS_MASTER_DISABLED
+}
+
 /// What a fault reason means (VT-d 7.1.3, legacy mode).
 #[must_use]
 pub const fn fault_reason(reason: u8) -> &'static str {
@@ -25,6 +36,8 @@ pub const fn fault_reason(reason: u8) -> &'static str {
         0x24 => "a reserved bit is set in the interrupt remapping entry",
         0x25 => "compatibility-format interrupt blocked",
         0x26 => "interrupt request from another source than its entry allows",
+        BUS_MASTER_DISABLED => "bus mastering is disabled: the request never left the device",
+        NOT_MEMORY => "there is no memory at the address that it led to",
         _ => "a reason that VT-d does not define",
     }
 }

@@ -123,7 +123,7 @@ fn refused_access_to_unmapped_address_is_dma_unmapped() {
         ),
         (
             Run::isolated().used().refused(1, PAGE << 12),
-            "physical address",
+            "as a physical address",
         ),
         (
             Run::isolated().used().refused(1, 0xfee0_1000),
@@ -136,6 +136,38 @@ fn refused_access_to_unmapped_address_is_dma_unmapped() {
         assert_eq!(findings.len(), 1, "{reason}");
         assert_eq!(findings[0].kind, Kind::DmaUnmapped);
         assert!(findings[0].blame[0].reason.contains(reason), "{reason}");
+    }
+}
+
+#[test]
+fn refusal_that_no_table_explains_is_told_by_its_reason() {
+    let rows = [
+        (2, "no domain", true),
+        (0xf0, "bus mastering is disabled", false),
+        (0xf1, "no memory", false),
+    ];
+    for (reason, summary, stops) in rows {
+        let findings = Run::isolated()
+            .used()
+            .then(Event::Fault {
+                context: ContextId(1),
+                device: DEVICE,
+                iova: Iova(ADDRESS),
+                write: false,
+                reason,
+                recorded: false,
+            })
+            .access(1, ADDRESS, Outcome::Refused)
+            .findings();
+
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].kind, Kind::DmaUnmapped);
+        assert!(
+            findings[0].summary.contains(summary),
+            "{}",
+            findings[0].summary
+        );
+        assert_eq!(findings[0].stop.is_some(), stops);
     }
 }
 

@@ -5,7 +5,8 @@ use crate::model::{Found, Report};
 use crate::remedy::remedy;
 use crate::spec::bug_check_name;
 use journal::event::{AllocationKind, Certainty};
-use ledger::{AllocationFacts, Command, Finding, Kind, Outcome, Party, Stop, span};
+use ledger::spec::{fault_reason, is_iommu_fault};
+use ledger::{AllocationFacts, Command, Finding, Kind, Outcome, Party, span};
 
 pub(crate) fn draw(page: &mut Page, report: &Report, index: usize) {
     let Some(found) = report.findings.get(index) else {
@@ -90,8 +91,12 @@ fn place(page: &mut Page, finding: &Finding) {
             } else {
                 "lost to the guest: the fault records overflowed"
             };
-            let reason = ledger::spec::fault_reason(refusal.reason);
-            let text = format!("fault reason {:#x}: {reason} ({recorded})", refusal.reason);
+            let reason = fault_reason(refusal.reason);
+            let text = if is_iommu_fault(refusal.reason) {
+                format!("fault reason {:#x}: {reason} ({recorded})", refusal.reason)
+            } else {
+                format!("was not asked, or let it pass: {reason}")
+            };
             page.row("IOMMU", Tone::Plain, &text);
         }
         None if finding.outcome == Outcome::Refused => {
@@ -209,7 +214,7 @@ pub(crate) fn stop_words(code: u32, parameters: [u64; 4]) -> String {
 }
 
 fn verdict(page: &mut Page, report: &Report, finding: &Finding) {
-    windows(page, finding.stop.as_ref(), finding.outcome);
+    windows(page, finding);
     for (index, blame) in finding.blame.iter().enumerate() {
         let label = if index == 0 { "at fault" } else { "and" };
         let text = format!("{}: {}", party(blame.party), blame.reason);
@@ -221,14 +226,19 @@ fn verdict(page: &mut Page, report: &Report, finding: &Finding) {
     }
 }
 
-fn windows(page: &mut Page, stop: Option<&Stop>, outcome: Outcome) {
-    let Some(stop) = stop else {
-        let text = match outcome {
+fn windows(page: &mut Page, finding: &Finding) {
+    let write = finding.write;
+    let Some(stop) = &finding.stop else {
+        let text = match finding.outcome {
             Outcome::Refused => "no fault was reported to it",
             Outcome::NoAccess => "does not notice; the next access of the device goes through",
-            Outcome::WentThrough | Outcome::LandedLate => {
-                "does not notice: no fault, no bug check; memory of whoever has the page next is \
-                 read or overwritten"
+            _ if write => {
+                "does not notice: no fault, no bug check; the memory of whoever has the page next \
+                 is overwritten"
+            }
+            _ => {
+                "does not notice: no fault, no bug check; the device gets what whoever has the \
+                 page next keeps there"
             }
         };
         page.row("Windows", Tone::Warn, text);
