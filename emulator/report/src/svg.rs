@@ -229,13 +229,19 @@ fn lanes(out: &mut String, found: &Found, top: f64, width: f64) {
         }
         let (what, _, tone) = layout::life_words(found, moment);
         let (fill, _) = color(tone);
+        // The first and the last would stand over the frame.
+        let anchor = match index {
+            _ if index == last => "end",
+            0 => "start",
+            _ => "middle",
+        };
         let y = top + 22.0 + 3.6 * LANE + if index % 2 == 0 { 6.0 } else { 18.0 };
         if moments.len() <= 12 || index == 0 || index == last {
             let _ = writeln!(
                 out,
                 "<text x=\"{:.1}\" y=\"{y:.1}\" font-size=\"9\" fill=\"{fill}\" \
-                 text-anchor=\"middle\">{} {}</text>",
-                x(index),
+                 text-anchor=\"{anchor}\">{} {}</text>",
+                if index == last { end - 4.0 } else { x(index) },
                 escaped(&what),
                 escaped(&span(moment.time))
             );
