@@ -157,3 +157,15 @@ fn a_translation_alone_raises_the_event_too() {
     assert!(os.unit.translate(os.env(), request).is_err());
     assert_eq!(os.unit.take_messages().len(), 1);
 }
+
+#[test]
+fn a_fault_after_a_queue_error_and_the_reverse_raise_one_event() {
+    let os = unmasked();
+    os.submit(&[[0, 0]]);
+    fault(&os, 1);
+    assert_eq!(os.unit.take_messages().len(), 1);
+    let os = unmasked();
+    fault(&os, 1);
+    os.submit(&[[0, 0]]);
+    assert_eq!(os.unit.take_messages().len(), 1);
+}

@@ -3,6 +3,7 @@
 use super::*;
 use crate::Unit;
 use crate::testing::{global, pages};
+use vm_memory::{Bytes, GuestAddress};
 
 fn exercise(os: &Os, leaf: Gpa) {
     let dma = os.dma(DEVICE);
@@ -11,6 +12,7 @@ fn exercise(os: &Os, leaf: Gpa) {
     let _ = byte(&dma, IOVA);
     let _ = poke(&dma, Iova(0x5000));
     let _ = dma.message(0xfee0_0000, 3);
+    let _ = dma.read_obj::<u32>(GuestAddress(0x6000));
     os.run(pages(DOMAIN, IOVA, 0, true));
     let _ = byte(&dma, IOVA);
 }

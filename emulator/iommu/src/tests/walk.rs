@@ -240,6 +240,42 @@ fn an_address_beyond_48_bits_is_refused() {
 }
 
 #[test]
+fn a_cached_page_is_no_alias_of_addresses_beyond_the_width() {
+    let (os, _, _) = one_page();
+    let dma = os.dma(DEVICE);
+    assert_eq!(byte(&dma, IOVA), Ok(b'a'));
+    for bit in 48..64 {
+        let beyond = Iova(1 << bit | IOVA.0);
+        assert_eq!(byte(&dma, beyond), Err(FaultReason::AddressBeyond), "{bit}");
+    }
+}
+
+#[test]
+fn a_narrow_device_does_not_use_what_a_wide_one_of_its_domain_cached() {
+    let (os, _, _) = one_page();
+    let wide = Iova(1 << 40);
+    os.map(
+        Gpa(os.look(os.context_entry(DEVICE)) & tables::ADDRESS),
+        wide,
+        PAGE_A,
+        READ_WRITE,
+    );
+    os.attach(OTHER, DOMAIN, 3);
+    assert_eq!(byte(&os.dma(DEVICE), wide), Ok(b'a'));
+    let _ = byte(&os.dma(OTHER), Iova(0));
+    assert_eq!(byte(&os.dma(OTHER), wide), Err(FaultReason::AddressBeyond));
+}
+
+#[test]
+fn a_right_that_an_upper_level_withholds_is_not_cached() {
+    let (os, top, _) = one_page();
+    os.poke(above(&os, top, 3), os.look(above(&os, top, 3)) & !2);
+    let dma = os.dma(DEVICE);
+    assert_eq!(byte(&dma, IOVA), Ok(b'a'));
+    assert_eq!(poke(&dma, IOVA), Err(FaultReason::WriteDenied));
+}
+
+#[test]
 fn three_levels_translate_39_bits_and_no_more() {
     let os = Os::started(RAM);
     let top = os.attach(DEVICE, DOMAIN, 3);
