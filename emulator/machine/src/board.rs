@@ -3,7 +3,7 @@
 
 use crate::vm::{self, AddressSpace, RunLimit, StepEnd, Trap, Vm, VmError};
 use gpu::{Stepped, VirtioGpu};
-use iommu::{Env, Message, REGISTER_BASE, REGISTER_SIZE, Unit};
+use iommu::{Dma, Env, Message, REGISTER_BASE, REGISTER_SIZE, Unit};
 use journal::event::StackId;
 use memory::{Gpa, GuestMemory, Gva, Iova, PAGE_SIZE, Pfn, RequesterId};
 use scenario::Scenario;
@@ -12,11 +12,13 @@ use std::sync::Arc;
 use symbols::Unwinder;
 use windows::{Platform, PlatformError, Protection, layout};
 
+/// Pages of one buffer that are watched; a driver polls the start of one.
+const MAX_POLLED: u64 = 16;
 /// Frames of a stack that are kept.
 const STACK_LIMIT: usize = 32;
 
 /// What of the board is neither in guest memory nor a room's own state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BoardState {
     /// Where each frame of RAM is mapped for the driver.
     mapped_at: BTreeMap<Pfn, BTreeSet<Gva>>,
@@ -24,6 +26,16 @@ pub(crate) struct BoardState {
     polled: BTreeSet<Gva>,
     /// The driver's interrupt flag, as it believes.
     pub interrupts: bool,
+}
+
+impl Default for BoardState {
+    fn default() -> Self {
+        Self {
+            mapped_at: BTreeMap::new(),
+            polled: BTreeSet::new(),
+            interrupts: true,
+        }
+    }
 }
 
 pub(crate) struct Board {
@@ -45,8 +57,8 @@ impl Board {
         }
     }
 
-    /// Let the device take one step.
-    pub fn step_device(&mut self) -> Stepped {
+    /// The device, and its way to memory.
+    fn device(&mut self) -> (&mut VirtioGpu, Dma<'_>) {
         let env = Env {
             memory: &self.memory,
             scenario: &self.scenario,
@@ -54,7 +66,19 @@ impl Board {
         let dma = self
             .unit
             .dma(env, self.gpu.requester(), self.gpu.bus_master());
-        self.gpu.step(dma)
+        (&mut self.gpu, dma)
+    }
+
+    /// Let the device take one step; whatever it holds back lands.
+    pub fn step_device_landing(&mut self) -> Stepped {
+        let (gpu, dma) = self.device();
+        gpu.step_landing(dma)
+    }
+
+    /// Let the device take one step.
+    pub fn step_device(&mut self) -> Stepped {
+        let (gpu, dma) = self.device();
+        gpu.step(dma)
     }
 
     /// Interrupt messages since the last call.
@@ -64,27 +88,15 @@ impl Board {
 
     /// The driver reads a device register.
     pub fn device_read(&mut self, address: Gpa, size: u8) -> u64 {
-        let env = Env {
-            memory: &self.memory,
-            scenario: &self.scenario,
-        };
-        let dma = self
-            .unit
-            .dma(env, self.gpu.requester(), self.gpu.bus_master());
+        let (gpu, dma) = self.device();
         // Nobody answers there: all ones, as on a real bus.
-        self.gpu.mmio_read(dma, address, size).unwrap_or(u64::MAX)
+        gpu.mmio_read(dma, address, size).unwrap_or(u64::MAX)
     }
 
     /// The driver writes a device register.
     pub fn device_write(&mut self, address: Gpa, size: u8, value: u64) {
-        let env = Env {
-            memory: &self.memory,
-            scenario: &self.scenario,
-        };
-        let dma = self
-            .unit
-            .dma(env, self.gpu.requester(), self.gpu.bus_master());
-        let _ = self.gpu.mmio_write(dma, address, size, value);
+        let (gpu, dma) = self.device();
+        let _ = gpu.mmio_write(dma, address, size, value);
     }
 
     /// Run the driver up to its next trap; reads of memory that the device
@@ -102,10 +114,11 @@ impl Board {
             let dma = self
                 .unit
                 .dma(self.env(), self.gpu.requester(), self.gpu.bus_master());
-            for (iova, length) in self.gpu.may_write(dma) {
-                let first = iova.page();
-                let last = Iova(iova.0.saturating_add(length.saturating_sub(1))).page();
-                for page in first..=last.min(first + 16) {
+            for segment in self.gpu.may_write(dma) {
+                let first = segment.iova.page();
+                let end = segment.iova.0.saturating_add(u64::from(segment.length));
+                let last = Iova(end.saturating_sub(1)).page();
+                for page in first..=last.min(first + MAX_POLLED) {
                     if let Some(gpa) = dma.peek_address(Iova(page * PAGE_SIZE), true)
                         && let Some(at) = self.state.mapped_at.get(&Pfn::from(gpa))
                     {
@@ -133,11 +146,7 @@ impl Board {
     }
 
     /// Let the instruction at RIP access `pages` once.
-    pub fn step_over(
-        &mut self,
-        pages: &[Gva],
-        limit: &RunLimit<'_>,
-    ) -> Result<StepEnd, VmError> {
+    pub fn step_over(&mut self, pages: &[Gva], limit: &RunLimit<'_>) -> Result<StepEnd, VmError> {
         self.vm.step_over(&mut self.space, pages, limit)
     }
 
@@ -246,16 +255,17 @@ impl Platform for Board {
     }
 
     fn config_read(&mut self, device: RequesterId, offset: u16, size: u8) -> u32 {
-        if device == self.gpu.requester() {
-            self.gpu.config_read(offset, size)
-        } else {
-            u32::MAX
+        if device != self.gpu.requester() {
+            return u32::MAX;
         }
+        let (gpu, dma) = self.device();
+        gpu.config_read(dma, offset, size)
     }
 
     fn config_write(&mut self, device: RequesterId, offset: u16, size: u8, value: u32) {
         if device == self.gpu.requester() {
-            self.gpu.config_write(offset, size, value);
+            let (gpu, dma) = self.device();
+            gpu.config_write(dma, offset, size, value);
         }
     }
 

@@ -7,7 +7,6 @@ use memory::MemoryError;
 use thiserror::Error;
 use windows::PlatformError;
 use windows::dxgk::lifecycle::LifecycleError;
-use windows::executive::ExecutiveError;
 use windows::hal::HalError;
 use windows::loader::LoadError;
 
@@ -38,9 +37,6 @@ pub enum MachineError {
     /// The IOMMU refused its programming.
     #[error("programming the IOMMU: {0}")]
     Hal(#[from] HalError),
-    /// The executive's own structures.
-    #[error(transparent)]
-    Executive(#[from] ExecutiveError),
     /// The life of the adapter.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleError),

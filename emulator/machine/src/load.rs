@@ -6,14 +6,14 @@ use crate::error::MachineError;
 use crate::options::{DEVICE, Options};
 use crate::run::threads::Thread;
 use crate::run::{Machine, RunState};
-use crate::vm::{self, AddressSpace, FrameRange, Vm, helpers, patch, thunk};
+use crate::vm::patch::{self, PatchTable};
+use crate::vm::{self, AddressSpace, FrameRange, Vm, helpers, thunk};
 use crate::workload::Workload;
 use gpu::{GpuConfig, VirtioGpu};
 use journal::Journal;
 use journal::event::{self, Event, PageRun};
 use memory::{GuestMemory, Gva, PAGE_SIZE, Pfn};
 use scenario::Scenario;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use symbols::Unwinder;
 use windows::loader::{Image, LoadedImage, Symbol};
@@ -26,6 +26,10 @@ const FIRST_FRAME: u64 = 0x100;
 const TABLE_FRAMES: u64 = 0x800;
 /// Frames for threads' stacks and whatever else is mapped later.
 const SPARE_FRAMES: u64 = 0x400;
+
+/// Messages that the device is given: one for its configuration, one for its
+/// queues.
+const MESSAGES: u32 = 2;
 
 /// Hands out the machine's own frames, upwards; nobody gives one back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +78,7 @@ impl Machine {
         if boot_end + 0x400 > end {
             return Err(MachineError::TooLittleMemory(options.memory));
         }
-        let mut space = AddressSpace::new(
+        let space = AddressSpace::new(
             memory.clone(),
             FrameRange {
                 first: Pfn(FIRST_FRAME),
@@ -82,16 +86,16 @@ impl Machine {
             },
         )
         .map_err(vm::VmError::from)?;
-        let vm = Vm::new(&mut space)?;
+        let vm = Vm::new(&space)?;
         let free = free_runs(&memory, boot_end);
         let helper_image = helpers::image().map_err(|e| MachineError::Fatal(e.to_string()))?;
         let windows = Windows::new(
-            executive::State::new(&options.settings),
+            executive::State::new(service(name), &options.settings),
             mm::State::new(&mm::Config {
                 frames: free,
                 quarantine: options.quarantine,
             }),
-            hal::State::new(),
+            hal::State::default(),
             dxgk::State::new(DEVICE, options.domain),
             helper_image
                 .symbols
@@ -103,7 +107,7 @@ impl Machine {
                 memory,
                 scenario,
                 unit: iommu::Unit::new(),
-                gpu: VirtioGpu::new(GpuConfig {
+                gpu: VirtioGpu::new(&GpuConfig {
                     device: DEVICE,
                     displays: options.displays.clone(),
                     ..GpuConfig::default()
@@ -111,10 +115,7 @@ impl Machine {
                 space,
                 vm,
                 unwinder: Unwinder::new(),
-                state: BoardState {
-                    interrupts: true,
-                    ..BoardState::default()
-                },
+                state: BoardState::default(),
             },
             windows,
             state: RunState {
@@ -131,7 +132,7 @@ impl Machine {
                 },
             },
             keep_going: options.keep_going,
-            patches: BTreeMap::new(),
+            patches: PatchTable::default(),
         };
         machine.lay_out(&helper_image.code)?;
         machine.load(image, driver, name)?;
@@ -180,8 +181,7 @@ impl Machine {
         self.place(layout::CELLS, page, &Windows::cells(), Protection::READ)?;
         self.place(layout::SHARED_DATA, page, &[], Protection::READ)?;
         self.place(layout::SYSTEM_DATA, layout::SYSTEM_DATA_SIZE, &[], write)?;
-        self.place(layout::DXGK_DATA, layout::DXGK_DATA_SIZE, &[], write)?;
-        self.map_stack(0)
+        self.place(layout::DXGK_DATA, layout::DXGK_DATA_SIZE, &[], write)
     }
 
     /// Load the driver: bind its imports, patch what does not trap.
@@ -198,7 +198,10 @@ impl Machine {
         let helper = |name| windows.resolve_routine("ntoskrnl.exe", name).0;
         let (check, dispatch) = {
             let mut helper = helper;
-            (helper("_guard_check_icall"), helper("_guard_dispatch_icall"))
+            (
+                helper("_guard_check_icall"),
+                helper("_guard_dispatch_icall"),
+            )
         };
         image.set_guard(check, dispatch);
         image.set_cookie(self.board.scenario.random());
@@ -208,13 +211,12 @@ impl Machine {
             .add_module(name, image.base.0, &image.bytes)
             .unwrap_or_else(|e| log::warn!("{name}: stacks cannot be walked: {e}"));
         self.tell_module(&image, file, name);
-        let patched = self.patch(&mut image);
-        self.patches = patched;
         for (rva, protection) in image.pages().collect::<Vec<_>>() {
             let bytes = image.page(rva).unwrap_or_default().to_vec();
             let at = Gva(image.base.0 + u64::from(rva));
             self.place(at, PAGE_SIZE, &bytes, protection)?;
         }
+        self.patch(&image)?;
         self.windows
             .set_image(image.base, image.size() as u32, image.entry);
         Ok(())
@@ -239,12 +241,11 @@ impl Machine {
     }
 
     /// Put a trapping byte over every instruction that shows the processor's
-    /// state without trapping; returns what was there.
-    fn patch(&self, image: &mut LoadedImage) -> BTreeMap<u64, u8> {
+    /// state without trapping.
+    fn patch(&mut self, image: &LoadedImage) -> Result<(), MachineError> {
         let functions: Vec<_> = image.functions.iter().map(|&(a, b)| a..b).collect();
         let mut entries: Vec<u32> = image.exports.iter().map(|e| e.rva).collect();
         entries.push((image.entry.0 - image.base.0) as u32);
-        let mut patches = BTreeMap::new();
         for (start, end) in image.code_ranges() {
             let range = start as usize..(end as usize).min(image.bytes.len());
             let Some(code) = image.bytes.get(range) else {
@@ -260,30 +261,33 @@ impl Machine {
                     gap.length
                 );
             }
-            for site in found.sites {
-                if let Some(byte) = image.bytes.get_mut(site.rva as usize) {
-                    *byte = patch::PATCH;
-                    patches.insert(image.base.0 + u64::from(site.rva), site.original);
-                }
-            }
+            self.patches
+                .install(&self.board.space, image.base, &found.sites)
+                .map_err(vm::VmError::from)?;
         }
-        patches
+        Ok(())
     }
 
     fn start_windows(&mut self) -> Result<(), MachineError> {
         let Self { board, windows, .. } = self;
-        windows.executive.init(
-            board,
-            layout::SYSTEM_DATA,
-            layout::SYSTEM_DATA_SIZE,
-            layout::SHARED_DATA,
-        )?;
-        board.vm.set_gs_base(windows.executive.processor_region().0)?;
+        windows
+            .executive
+            .init(
+                board,
+                executive::Region {
+                    base: layout::SYSTEM_DATA,
+                    size: layout::SYSTEM_DATA_SIZE,
+                },
+            )
+            .map_err(MachineError::Platform)?;
+        board.vm.set_gs_base(windows.executive.kpcr().0)?;
         // Both routines by which a display port library registers.
         let full = windows.resolve_routine("dxgkrnl.sys", dxgk::REGISTER);
         let display_only = windows.resolve_routine("dxgkrnl.sys", dxgk::REGISTER_DISPLAY_ONLY);
         windows.executive.set_registration(full, display_only);
         windows.hal.init(board, &mut windows.mm, &[DEVICE])?;
+        windows.hal.configure_device(board, DEVICE, MESSAGES)?;
+        self.map_stack(0)?;
         self.write_new_thunks()?;
         // Every read of the time page is a trap: time passes only there, at
         // other traps, and while the driver waits.
@@ -292,6 +296,15 @@ impl Machine {
             .trap_accesses(layout::SHARED_DATA)
             .map_err(vm::VmError::from)?;
         Ok(())
+    }
+}
+
+/// Name of the driver's service: its file name without `.sys`.
+fn service(name: &str) -> &str {
+    let stem = name.len().saturating_sub(4);
+    match name.get(stem..) {
+        Some(end) if end.eq_ignore_ascii_case(".sys") => &name[..stem],
+        _ => name,
     }
 }
 

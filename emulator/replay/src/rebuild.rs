@@ -2,8 +2,8 @@
 
 use crate::compare::{Comparison, Difference};
 use iommu::{Env, FaultReason, Request, Unit};
-use journal::event::{Event, Outcome, Record, Table};
 use journal::Journal;
+use journal::event::{Event, Outcome, Record, Table};
 use ledger::Ledger;
 use memory::{Gpa, GuestMemory};
 use scenario::{Plan, Scenario};
@@ -144,8 +144,7 @@ impl Rebuild {
                     memory: &self.memory,
                     scenario: &self.scenario,
                 };
-                self.unit
-                    .mmio_write(env, u64::from(*offset), *size, *value);
+                self.unit.mmio_write(env, u64::from(*offset), *size, *value);
                 self.listen(record.time, index);
             }
             Event::Fill { entry, value, .. } => {

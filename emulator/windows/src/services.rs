@@ -120,11 +120,7 @@ impl Windows {
 
 /// PVOID MmGetSystemRoutineAddress(UNICODE_STRING*): NULL for what is not
 /// there, as drivers expect that probe for newer routines.
-fn get_system_routine_address(
-    windows: &mut Windows,
-    p: &mut dyn Platform,
-    call: &Call,
-) -> Outcome {
+fn get_system_routine_address(windows: &mut Windows, p: &mut dyn Platform, call: &Call) -> Outcome {
     let name = match executive::read_unicode_string(p, Gva(call.registers[0])) {
         Ok(name) => name,
         Err(e) => return e.into(),
@@ -136,11 +132,5 @@ fn get_system_routine_address(
     if !known {
         return Outcome::Return(0);
     }
-    let before = windows.thunks.len();
-    let at = windows.resolve_routine("ntoskrnl.exe", &name);
-    // A thunk made now must also exist in guest memory.
-    if windows.thunks.len() > before {
-        windows.thunks_written = before;
-    }
-    Outcome::Return(at.0)
+    Outcome::Return(windows.resolve_routine("ntoskrnl.exe", &name).0)
 }

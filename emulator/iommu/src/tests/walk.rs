@@ -404,3 +404,25 @@ fn without_bus_mastering_nothing_leaves_the_device() {
     assert!(os.unit.take_messages().is_empty());
     assert_eq!(os.get(reg::FSTS, 4), 0, "the remapping unit never saw it");
 }
+
+#[test]
+fn a_read_of_the_interrupt_range_is_recorded_only_while_translation_is_on() {
+    let (os, _, _) = one_page();
+    os.set(reg::GCMD, 4, 0);
+    assert_eq!(
+        byte(&os.dma(DEVICE), Iova(0xfee0_0000)),
+        Err(FaultReason::InterruptRange)
+    );
+    assert_eq!(os.get(reg::FSTS, 4), 0);
+}
+
+#[test]
+fn an_interrupt_request_is_one_aligned_doubleword() {
+    let (os, _, _) = one_page();
+    let dma = os.dma(DEVICE);
+    for (at, bytes) in [(0xfee0_0002, &[0; 4][..]), (0xfee0_0000, &[0; 2])] {
+        let fault = dma.write(Iova(at), bytes).unwrap_err();
+        assert_eq!(fault.reason, FaultReason::InterruptRange);
+    }
+    assert!(os.unit.take_messages().is_empty());
+}

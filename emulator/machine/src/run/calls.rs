@@ -34,7 +34,6 @@ impl Machine {
             stack,
         });
         let outcome = self.windows.call(&mut self.board, index, &call);
-        self.write_new_thunks()?;
         // What the call itself made the IOMMU send comes before its return.
         if let Some(end) = self.take_messages()? {
             return Ok(Some(end));
@@ -76,7 +75,7 @@ impl Machine {
                 Ok(None)
             }
             Outcome::EndThread => {
-                self.end_thread();
+                self.end_thread()?;
                 Ok(None)
             }
             Outcome::Stop(stop) => {
@@ -119,7 +118,8 @@ impl Machine {
         });
         self.windows
             .executive
-            .set_irql(&mut self.board, frame.irql);
+            .set_irql(&mut self.board, frame.irql)
+            .map_err(MachineError::Platform)?;
         self.thread_mut().waiting = frame.waiting;
         if let Some(cpu) = &frame.resume {
             self.board.vm.restore_cpu(cpu)?;
@@ -143,13 +143,13 @@ impl Machine {
                     .emit(Event::Return { function, value });
                 self.give(value)?;
             }
-            Purpose::Thread => self.end_thread(),
+            Purpose::Thread => self.end_thread()?,
         }
         Ok(None)
     }
 
     /// The current system thread is over.
-    fn end_thread(&mut self) {
+    fn end_thread(&mut self) -> Result<(), MachineError> {
         let index = self.state.current;
         let thread = self.thread_mut();
         thread.frames.clear();
@@ -157,13 +157,19 @@ impl Machine {
         thread.ended = true;
         self.windows
             .executive
-            .thread_ended(&mut self.board, index as u32);
+            .end_thread(&mut self.board, index as u32, 0)
+            .map_err(MachineError::Platform)
     }
 
     /// Threads that the last call created: each gets a stack and a first
     /// frame, and runs when the current one waits.
     fn start_threads(&mut self) -> Result<(), MachineError> {
-        while let Some(start) = self.windows.executive.take_new_thread() {
+        while let Some(start) = self
+            .windows
+            .executive
+            .thread(self.state.threads.len() as u32)
+            .cloned()
+        {
             let index = self.state.threads.len();
             self.map_stack(index as u32)?;
             self.state.threads.push(Thread::new(index as u32));
@@ -172,7 +178,7 @@ impl Machine {
             self.enter(
                 &DriverCall {
                     name: "system thread",
-                    routine: start.routine,
+                    routine: start.start,
                     arguments: vec![start.context],
                     irql: 0,
                 },

@@ -32,21 +32,30 @@ impl Machine {
                 Ok(None)
             }
             Next::Life(Progress::Ready) => Ok(None),
-            Next::Life(Progress::Finished) => {
-                Ok(Some(match self.windows.dxgk.failure() {
-                    Some((routine, status)) => End::StartFailed {
-                        routine: routine.to_owned(),
-                        status,
-                    },
-                    None => End::Completed,
-                }))
-            }
+            Next::Life(Progress::Finished) => Ok(Some(match self.windows.dxgk.failure() {
+                Some((routine, status)) => End::StartFailed {
+                    routine: routine.to_owned(),
+                    status,
+                },
+                None => End::Completed,
+            })),
         }
     }
 
     /// The current thread waits: see whether it need not any more; else let
     /// the rest of the machine go on.
     pub(super) fn wait(&mut self) -> Result<Option<End>, MachineError> {
+        if let Some(waiting) = &self.thread().waiting
+            && let Some(gone) = self
+                .windows
+                .executive
+                .wait_faults(&self.board, &waiting.wait)
+        {
+            let gone = windows::PlatformError::NotMapped(gone);
+            if let windows::Outcome::Stop(stop) = gone.into() {
+                return self.bug_check(stop);
+            }
+        }
         if self.satisfy(self.state.current) {
             return Ok(None);
         }
@@ -59,15 +68,14 @@ impl Machine {
         }
         // The driver waits: the device does all it can.
         if self.board.gpu.has_work() {
-            let stepped = self.board.step_device();
-            if stepped == Stepped::Waiting {
-                // Only accesses that the scenario holds back are left, and
-                // nothing else is going to make them land.
-                self.board.land_one();
+            if self.board.step_device() == Stepped::Waiting {
+                // Only an access that the scenario holds back is left, and
+                // nothing else is going to make it land.
+                self.board.step_device_landing();
             }
             return self.take_messages();
         }
-        if self.pass_time() {
+        if self.pass_time()? {
             return Ok(None);
         }
         Ok(Some(End::Hang {
@@ -126,7 +134,10 @@ impl Machine {
         let cpu = self.board.vm.save_cpu()?;
         self.thread_mut().parked = Some(cpu);
         self.state.current = index;
-        self.windows.executive.set_current_thread(&mut self.board, index as u32);
+        self.windows
+            .executive
+            .switch_to(&mut self.board, index as u32)
+            .map_err(MachineError::Platform)?;
         if let Some(cpu) = self.thread_mut().parked.take() {
             self.board.vm.restore_cpu(&cpu)?;
         }
@@ -134,21 +145,23 @@ impl Machine {
     }
 
     /// Let virtual time pass up to the next moment that somebody waits for.
-    fn pass_time(&mut self) -> bool {
+    fn pass_time(&mut self) -> Result<bool, MachineError> {
         let now = self.board.scenario.now();
         let waits = self
             .state
             .threads
             .iter()
             .filter_map(|t| t.waiting.as_ref().and_then(|w| w.wait.until));
-        let timers = self.windows.executive.next_timer();
-        match waits.chain(timers).filter(|&due| due > now).min() {
-            Some(due) => {
-                self.board.scenario.advance(due - now);
-                self.windows.executive.expire_timers(&mut self.board);
-                true
-            }
-            None => false,
-        }
+        let timers = self.windows.executive.next_deadline(None);
+        let Some(due) = waits.chain(timers).filter(|&due| due > now).min() else {
+            return Ok(false);
+        };
+        self.board.scenario.advance(due - now);
+        let executive = &mut self.windows.executive;
+        executive
+            .expire_timers(&mut self.board)
+            .and_then(|()| executive.refresh_time(&mut self.board))
+            .map_err(MachineError::Platform)?;
+        Ok(true)
     }
 }

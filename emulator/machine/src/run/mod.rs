@@ -15,14 +15,14 @@ pub use snapshot::Snapshot;
 
 use crate::board::Board;
 use crate::error::MachineError;
+use crate::vm::patch::PatchTable;
 use crate::vm::{Gpr, Registers, RunLimit};
 use crate::workload::Workload;
 use journal::event::{self, BugCheck, Certainty, Event, Point};
-use memory::Gva;
-use std::collections::BTreeMap;
+use memory::{GuestMemory, Gva};
 use threads::{Frame, Purpose, Thread};
 use windows::dxgk::{DEVICE_IRQL, DriverCall};
-use windows::{Stop, Windows};
+use windows::{Platform, Stop, Windows};
 
 /// Most interrupts that wait for delivery; more of the same message are one.
 const MAX_PENDING: usize = 2048;
@@ -49,8 +49,8 @@ pub struct Machine {
     pub(crate) windows: Windows,
     pub(crate) state: RunState,
     pub(crate) keep_going: bool,
-    /// Bytes of the driver's code that trapping ones lie over, by address.
-    pub(crate) patches: BTreeMap<u64, u8>,
+    /// Instructions of the driver that a trapping byte lies over.
+    pub(crate) patches: PatchTable,
 }
 
 impl Machine {
@@ -81,6 +81,7 @@ impl Machine {
         if thread.waiting.is_some() {
             return self.wait();
         }
+        self.write_new_thunks()?;
         let trap = self.board.run(limit)?;
         self.state.traps += 1;
         self.handle(trap, limit)
@@ -100,7 +101,7 @@ impl Machine {
 
     /// The frame last flushed to a scanout.
     #[must_use]
-    pub fn frame(&self, scanout: u32) -> Option<gpu::Frame> {
+    pub fn frame(&self, scanout: u32) -> Option<&gpu::Frame> {
         self.board.gpu.frame(scanout)
     }
 
@@ -110,18 +111,22 @@ impl Machine {
         self.board.scenario.journal()
     }
 
-    /// End the run from outside, as Ctrl-C does.
-    ///
-    /// # Errors
-    /// [`MachineError::Journal`].
-    pub fn interrupt(&mut self) -> Result<(), MachineError> {
-        if self.state.ended.is_none() {
-            let end = event::End::Interrupted;
-            self.journal().emit(Event::End(end.clone()));
-            self.state.ended = Some(end);
-        }
-        self.journal().flush()?;
-        Ok(())
+    /// Why the workload was cut short, if it was.
+    #[must_use]
+    pub fn workload_refused(&self) -> Option<&str> {
+        self.state.workload.refused()
+    }
+
+    /// Guest memory.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemory {
+        &self.board.memory
+    }
+
+    /// Windows and the platform it runs on, for a test that plays the
+    /// operating system badly.
+    pub fn parts(&mut self) -> (&mut Windows, &mut dyn Platform) {
+        (&mut self.windows, &mut self.board)
     }
 
     pub(crate) fn thread(&self) -> &Thread {
@@ -164,7 +169,10 @@ impl Machine {
             irql: self.windows.executive.irql(),
         };
         self.thread_mut().frames.push(frame);
-        self.windows.executive.set_irql(&mut self.board, call.irql);
+        self.windows
+            .executive
+            .set_irql(&mut self.board, call.irql)
+            .map_err(MachineError::Platform)?;
 
         // The x64 convention: home space for four arguments above the return
         // address, further ones above that; RSP is 8 below a multiple of 16.
@@ -180,7 +188,10 @@ impl Machine {
         for (place, value) in places.into_iter().zip(&call.arguments) {
             registers[place] = *value;
         }
-        let mut written = self.board.space.write_u64(Gva(pointer), windows::layout::RETURN.0);
+        let mut written = self
+            .board
+            .space
+            .write_u64(Gva(pointer), windows::layout::RETURN.0);
         for (index, value) in call.arguments.iter().enumerate().skip(4) {
             let at = Gva(pointer + 8 + 8 * index as u64);
             written = written.and(self.board.space.write_u64(at, *value));
@@ -209,14 +220,17 @@ impl Machine {
     pub(crate) fn bug_check(&mut self, stop: Stop) -> Result<Option<event::End>, MachineError> {
         let continued = self.keep_going && stop.go_on.is_some();
         let stack = self.board.stack_id();
-        self.board.scenario.journal().emit(Event::BugCheck(BugCheck {
-            code: stop.code,
-            parameters: stop.parameters,
-            certainty: stop.certainty,
-            reason: stop.reason,
-            stack,
-            continued,
-        }));
+        self.board
+            .scenario
+            .journal()
+            .emit(Event::BugCheck(BugCheck {
+                code: stop.code,
+                parameters: stop.parameters,
+                certainty: stop.certainty,
+                reason: stop.reason,
+                stack,
+                continued,
+            }));
         Ok((!continued).then_some(event::End::BugCheck))
     }
 
@@ -231,7 +245,11 @@ impl Machine {
     pub(crate) fn take_messages(&mut self) -> Result<Option<event::End>, MachineError> {
         use windows::hal::Interrupt;
         for message in self.board.take_messages() {
-            match self.windows.hal.message_target(message.address, message.data) {
+            match self
+                .windows
+                .hal
+                .message_target(message.address, message.data)
+            {
                 Some(Interrupt::Device { message, .. }) => {
                     let waiting = &mut self.state.interrupts;
                     if !waiting.contains(&message) && waiting.len() < MAX_PENDING {
@@ -268,12 +286,20 @@ impl Machine {
                 }
             }
         }
-        if irql < 2
-            && self.windows.dpc_pending()
-            && let Some(call) = self.windows.take_dpc()
-        {
-            self.enter(&call, Purpose::Asynchronous)?;
-            return Ok(true);
+        if irql < 2 && self.windows.dpc_pending() {
+            match self.windows.take_dpc(&mut self.board) {
+                Ok(Some(call)) => {
+                    self.enter(&call, Purpose::Asynchronous)?;
+                    return Ok(true);
+                }
+                Ok(None) => {}
+                // The driver freed a KDPC that was queued.
+                Err(error) => {
+                    if let windows::Outcome::Stop(stop) = error.into() {
+                        self.state.ended = self.bug_check(stop)?;
+                    }
+                }
+            }
         }
         Ok(false)
     }

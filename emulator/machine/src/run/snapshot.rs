@@ -4,7 +4,6 @@ use super::{Machine, RunState};
 use crate::board::BoardState;
 use crate::error::MachineError;
 use crate::vm::{CpuState, SpaceState};
-use gpu::GpuState;
 use iommu::UnitState;
 use memory::Image;
 use windows::Windows;
@@ -18,7 +17,7 @@ pub struct Snapshot {
     space: SpaceState,
     board: BoardState,
     unit: UnitState,
-    gpu: GpuState,
+    gpu: gpu::State,
     windows: Windows,
     run: RunState,
     scenario: scenario::State,

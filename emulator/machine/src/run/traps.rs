@@ -44,11 +44,7 @@ impl Machine {
         Ok(self.state.ended.clone())
     }
 
-    fn serve(
-        &mut self,
-        trap: Trap,
-        limit: &RunLimit<'_>,
-    ) -> Result<Option<End>, MachineError> {
+    fn serve(&mut self, trap: Trap, limit: &RunLimit<'_>) -> Result<Option<End>, MachineError> {
         match trap {
             Trap::Port { port, value, .. } if port == thunk::CALL_PORT => self.call(value),
             Trap::Port { port, .. } if port == thunk::RETURN_PORT => self.routine_returned(),
@@ -100,7 +96,15 @@ impl Machine {
     }
 
     fn note(&mut self, kind: TrapKind, address: u64, value: u64, size: u8) {
-        let stack = self.board.stack_id();
+        let mut frames = self.board.frames();
+        // After a device write RIP is at the successor: the byte before it
+        // belongs to the instruction that wrote.
+        if kind == TrapKind::MmioWrite
+            && let Some(first) = frames.first_mut()
+        {
+            *first = first.wrapping_sub(1);
+        }
+        let stack = self.board.scenario.journal().stack(&frames);
         self.board.scenario.journal().emit(Event::Trap {
             kind,
             address,
@@ -137,7 +141,10 @@ impl Machine {
         let time = page == layout::SHARED_DATA;
         if self.board.is_polled(address) || time {
             if time {
-                self.windows.executive.refresh_time(&mut self.board);
+                self.windows
+                    .executive
+                    .refresh_time(&mut self.board)
+                    .map_err(MachineError::Platform)?;
             }
             if !write {
                 let kind = if time { TrapKind::Time } else { TrapKind::Poll };
@@ -212,7 +219,11 @@ impl Machine {
 
     /// Let the instruction reach the trapped page, and further ones that it
     /// turns out to touch.
-    fn let_through(&mut self, page: Gva, limit: &RunLimit<'_>) -> Result<Option<End>, MachineError> {
+    fn let_through(
+        &mut self,
+        page: Gva,
+        limit: &RunLimit<'_>,
+    ) -> Result<Option<End>, MachineError> {
         let mut pages = vec![page];
         loop {
             match self.board.step_over(&pages, limit)? {
@@ -233,19 +244,10 @@ impl Machine {
     /// An instruction that is privileged, or that was patched because it
     /// does not trap at CPL 3.
     fn privileged(&mut self, trap: &Trap, rip: Gva) -> Result<Option<End>, MachineError> {
-        let mut code = [0u8; 15];
-        let mut length = code.len();
-        while length > 0 && self.board.space.read(rip, &mut code[..length]).is_err() {
-            length -= 1; // up to the end of the mapped page
-        }
-        for (offset, byte) in code.iter_mut().enumerate().take(length) {
-            if let Some(original) = self.patches.get(&rip.0.wrapping_add(offset as u64)) {
-                *byte = *original;
-            }
-        }
+        let code = self.patches.original_code(&self.board.space, rip);
         let registers = self.board.vm.registers();
         let gs_base = self.board.vm.gs_base();
-        let decoded = emulate::decode(&code[..length], &registers, gs_base, &self.board.space);
+        let decoded = emulate::decode(&code, &registers, gs_base, &self.board.space);
         match decoded {
             Ok(Some(intercept)) => self.emulate(&intercept, rip),
             Ok(None) if matches!(trap, Trap::InvalidOpcode { .. }) => {
@@ -256,11 +258,7 @@ impl Machine {
         }
     }
 
-    fn emulate(
-        &mut self,
-        intercept: &Intercept,
-        rip: Gva,
-    ) -> Result<Option<End>, MachineError> {
+    fn emulate(&mut self, intercept: &Intercept, rip: Gva) -> Result<Option<End>, MachineError> {
         use Privileged as P;
         let mut with = Completion {
             interrupts: self.board.state.interrupts,
@@ -276,9 +274,14 @@ impl Machine {
             }
             P::ReadCr { number, .. } => with.value = control_register(number),
             P::WriteCr { number: 8, value } => {
-                self.windows
+                let taken = self
+                    .windows
                     .executive
-                    .set_irql(&mut self.board, (value & 0xF) as u8);
+                    .set_cr8(&mut self.board, value)
+                    .map_err(MachineError::Platform)?;
+                if !taken {
+                    return self.exception(0xC000_0005, rip, "a reserved value for CR8");
+                }
             }
             P::Rdmsr { msr: 0xC000_0101 } => with.value = self.board.vm.gs_base(),
             // No device answers on ports: all ones.
@@ -334,8 +337,9 @@ impl Machine {
         Ok(None)
     }
 
-    /// Thunks that a lookup by name has just made: guest memory gets them.
-    pub(super) fn write_new_thunks(&mut self) -> Result<(), MachineError> {
+    /// Thunks made since the last time (for an interface, or by a lookup by
+    /// name): guest memory gets them.
+    pub(crate) fn write_new_thunks(&mut self) -> Result<(), MachineError> {
         let (first, count) = self.windows.take_new_thunks();
         for index in first..first + count {
             let at = Gva(layout::THUNKS.0 + index as u64 * layout::THUNK_SIZE);
@@ -360,7 +364,11 @@ impl Machine {
                 )
                 .map_err(MachineError::Platform)?;
         }
-        Ok(())
+        let limit = Gva(top.0 - layout::STACK_SIZE);
+        self.windows
+            .executive
+            .set_stack(&mut self.board, index, top, limit)
+            .map_err(MachineError::Platform)
     }
 }
 

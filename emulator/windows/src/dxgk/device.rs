@@ -5,7 +5,7 @@ use super::spec::{device_info, resources};
 use super::{DEVICE_IRQL, Mapping, is_our_handle, place};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, PlatformError, Protection};
-use crate::{Windows, layout, status};
+use crate::{Windows, status};
 use memory::{Gpa, Gva, PAGE_SIZE, Pfn, pages_spanned};
 
 /// Where mapped device memory goes; addresses are not used twice.
@@ -39,8 +39,7 @@ fn write_device_information(
 ) -> Result<(), PlatformError> {
     let list = resource_list(windows);
     p.write(place::RESOURCES, &list)?;
-    let path = windows.executive.device_key_path();
-    let text = utf16(path);
+    let text = utf16(&windows.executive.registry().device_key());
     p.write(place::DEVICE_PATH, &text)?;
     let mut info = [0u8; device_info::SIZE];
     let mut put = |offset: u64, value: u64| {
@@ -58,10 +57,7 @@ fn write_device_information(
     put(device_info::REGISTRY_PATH + 8, place::DEVICE_PATH.0);
     put(device_info::RESOURCES, place::RESOURCES.0);
     put(device_info::MEMORY_SIZE, p.memory().size());
-    put(
-        device_info::HIGHEST_ADDRESS,
-        p.memory().end().base().0 - 1,
-    );
+    put(device_info::HIGHEST_ADDRESS, p.memory().end().base().0 - 1);
     p.write(at, &info)
 }
 
@@ -167,7 +163,9 @@ fn device_space(
                 word[..part.len()].copy_from_slice(part);
                 p.config_write(device, here as u16, piece as u8, u32::from_le_bytes(word));
             } else {
-                word = p.config_read(device, here as u16, piece as u8).to_le_bytes();
+                word = p
+                    .config_read(device, here as u16, piece as u8)
+                    .to_le_bytes();
                 part.copy_from_slice(&word[..part.len()]);
             }
         }
@@ -257,11 +255,7 @@ pub(crate) fn queue_dpc(windows: &mut Windows, _: &mut dyn Platform, call: &Call
 
 /// NTSTATUS DxgkCbSynchronizeExecution(hDevice, Routine, Context,
 /// MessageNumber, ReturnValue*).
-pub(crate) fn synchronize_execution(
-    _: &mut Windows,
-    p: &mut dyn Platform,
-    call: &Call,
-) -> Outcome {
+pub(crate) fn synchronize_execution(_: &mut Windows, p: &mut dyn Platform, call: &Call) -> Outcome {
     let [handle, routine, context, _message] = call.registers;
     if !is_our_handle(handle) || routine == 0 {
         return done(status::INVALID_PARAMETER);
@@ -281,11 +275,7 @@ pub(crate) fn synchronize_execution(
 
 /// NTSTATUS DxgkCbAcquirePostDisplayOwnership(hDevice,
 /// DXGK_DISPLAY_INFORMATION*): no firmware display, so Width is 0.
-pub(crate) fn acquire_post_display(
-    _: &mut Windows,
-    p: &mut dyn Platform,
-    call: &Call,
-) -> Outcome {
+pub(crate) fn acquire_post_display(_: &mut Windows, p: &mut dyn Platform, call: &Call) -> Outcome {
     if !is_our_handle(call.registers[0]) {
         return done(status::INVALID_PARAMETER);
     }
@@ -293,10 +283,4 @@ pub(crate) fn acquire_post_display(
         Ok(()) => done(status::SUCCESS),
         Err(e) => e.into(),
     }
-}
-
-/// Is the address one that [`layout`] gives to dxgkrnl's structures?
-#[cfg(test)]
-pub(crate) fn is_dxgk_data(address: Gva) -> bool {
-    (layout::DXGK_DATA.0..layout::DXGK_DATA.0 + layout::DXGK_DATA_SIZE).contains(&address.0)
 }

@@ -68,10 +68,6 @@ pub enum Stage {
     Done,
 }
 
-/// The registry path of the service, as DriverEntry gets it.
-pub const SERVICE_PATH: &str =
-    "\\Registry\\Machine\\System\\CurrentControlSet\\Services\\dmasan-gpu";
-
 /// Offset of DriverUnload in DRIVER_OBJECT.
 const DRIVER_UNLOAD: u64 = 0x68;
 /// Bytes of DRIVER_OBJECT.
@@ -128,7 +124,11 @@ impl Windows {
                 self.hal.disable_device(p, self.dxgk.device);
                 self.dxgk.stage = Stage::Remove;
                 let routine = self.slot(|m| m.remove_device);
-                Ok(passive("DxgkDdiRemoveDevice", routine, vec![self.dxgk.context]))
+                Ok(passive(
+                    "DxgkDdiRemoveDevice",
+                    routine,
+                    vec![self.dxgk.context],
+                ))
             }
             Stage::Remove => {
                 domain::detach(self, p)?;
@@ -161,7 +161,7 @@ impl Windows {
         // DEVICE_OBJECT of the PCI function: type and size are all of it
         // that a miniport may look at.
         p.write(place::PHYSICAL_DEVICE, &[3, 0, 0x50, 1])?;
-        let text = super::device::utf16(SERVICE_PATH);
+        let text = super::device::utf16(&self.executive.registry().service_key());
         let path = place::SERVICE_PATH;
         let length = text.len() as u64 - 2;
         p.write_u64(path, length | (text.len() as u64) << 16)?;
@@ -171,11 +171,7 @@ impl Windows {
         Ok(passive("DriverEntry", self.entry.0, vec![object.0, path.0]))
     }
 
-    fn entered(
-        &mut self,
-        p: &mut dyn Platform,
-        result: u32,
-    ) -> Result<Progress, LifecycleError> {
+    fn entered(&mut self, p: &mut dyn Platform, result: u32) -> Result<Progress, LifecycleError> {
         if !status::is_success(result) {
             // Windows unloads such an image without calling it again.
             self.refuse("DriverEntry", result);
@@ -229,7 +225,11 @@ impl Windows {
             self.hal.disable_device(p, self.dxgk.device);
             self.dxgk.stage = Stage::Remove;
             let routine = self.slot(|m| m.remove_device);
-            return Ok(passive("DxgkDdiRemoveDevice", routine, vec![self.dxgk.context]));
+            return Ok(passive(
+                "DxgkDdiRemoveDevice",
+                routine,
+                vec![self.dxgk.context],
+            ));
         }
         self.dxgk.stage = Stage::Caps;
         p.write(place::OUTPUT, &[0; place::OUTPUT_SIZE as usize])?;
@@ -246,11 +246,7 @@ impl Windows {
         ))
     }
 
-    fn caps_told(
-        &mut self,
-        p: &mut dyn Platform,
-        result: u32,
-    ) -> Result<Progress, LifecycleError> {
+    fn caps_told(&mut self, p: &mut dyn Platform, result: u32) -> Result<Progress, LifecycleError> {
         if !status::is_success(result) {
             self.refuse("DxgkDdiQueryAdapterInfo", result);
             return self.stop(p);
@@ -289,7 +285,11 @@ impl Windows {
     fn stop(&mut self, _: &mut dyn Platform) -> Result<Progress, LifecycleError> {
         self.dxgk.stage = Stage::Stop;
         let routine = self.slot(|m| m.stop_device);
-        Ok(passive("DxgkDdiStopDevice", routine, vec![self.dxgk.context]))
+        Ok(passive(
+            "DxgkDdiStopDevice",
+            routine,
+            vec![self.dxgk.context],
+        ))
     }
 
     fn unload(&mut self, p: &mut dyn Platform) -> Result<Progress, LifecycleError> {
@@ -338,11 +338,7 @@ impl Windows {
     ///
     /// # Errors
     /// [`LifecycleError::Platform`].
-    pub fn escape_answer(
-        &self,
-        p: &dyn Platform,
-        data: &mut [u8],
-    ) -> Result<(), LifecycleError> {
+    pub fn escape_answer(&self, p: &dyn Platform, data: &mut [u8]) -> Result<(), LifecycleError> {
         Ok(p.read(place::PRIVATE, data)?)
     }
 
@@ -360,29 +356,33 @@ impl Windows {
 
     /// A deferred call that is due: the driver's own DPC first, then those
     /// it queued itself.
-    pub fn take_dpc(&mut self) -> Option<DriverCall> {
+    ///
+    /// # Errors
+    /// [`PlatformError::NotMapped`]: the driver freed a KDPC that was queued.
+    pub fn take_dpc(&mut self, p: &mut dyn Platform) -> Result<Option<DriverCall>, PlatformError> {
         if std::mem::take(&mut self.dxgk.dpc_queued) {
             let routine = self.slot(|m| m.dpc_routine);
             if routine != 0 {
-                return Some(DriverCall {
+                return Ok(Some(DriverCall {
                     name: "DxgkDdiDpcRoutine",
                     routine: Gva(routine),
                     arguments: vec![self.dxgk.context],
                     irql: 2,
-                });
+                }));
             }
         }
-        self.executive.pop_dpc().map(|dpc| DriverCall {
+        let dpc = self.executive.pop_dpc(p)?;
+        Ok(dpc.map(|dpc| DriverCall {
             name: "DPC",
             routine: dpc.routine,
             arguments: vec![dpc.object.0, dpc.context, dpc.argument1, dpc.argument2],
             irql: 2,
-        })
+        }))
     }
 
     /// Is a deferred call waiting?
     #[must_use]
     pub fn dpc_pending(&self) -> bool {
-        self.dxgk.dpc_queued || self.executive.dpc_pending()
+        self.dxgk.dpc_queued || self.executive.has_dpc()
     }
 }

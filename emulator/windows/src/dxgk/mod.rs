@@ -4,7 +4,7 @@
 pub mod device;
 pub mod domain;
 pub mod lifecycle;
-pub mod memory;
+pub mod pages;
 pub mod spec;
 #[cfg(test)]
 mod tests;
@@ -47,12 +47,18 @@ pub(crate) const CALLBACKS: &[(&str, Callback)] = &[
     ("DxgkCbLogEtwEvent", succeed),
     ("DxgkCbSetPowerComponentActive", succeed),
     ("DxgkCbSetPowerComponentIdle", succeed),
-    ("DxgkCbAcquirePostDisplayOwnership", device::acquire_post_display),
-    ("DxgkCbAcquirePostDisplayOwnership2", device::acquire_post_display),
-    ("DxgkCbAllocateContiguousMemory", memory::allocate_contiguous),
-    ("DxgkCbFreeContiguousMemory", memory::free_contiguous),
-    ("DxgkCbAllocatePagesForMdl", memory::allocate_pages_for_mdl),
-    ("DxgkCbFreePagesFromMdl", memory::free_pages_from_mdl),
+    (
+        "DxgkCbAcquirePostDisplayOwnership",
+        device::acquire_post_display,
+    ),
+    (
+        "DxgkCbAcquirePostDisplayOwnership2",
+        device::acquire_post_display,
+    ),
+    ("DxgkCbAllocateContiguousMemory", pages::allocate_contiguous),
+    ("DxgkCbFreeContiguousMemory", pages::free_contiguous),
+    ("DxgkCbAllocatePagesForMdl", pages::allocate_pages_for_mdl),
+    ("DxgkCbFreePagesFromMdl", pages::free_pages_from_mdl),
 ];
 
 /// The routine that the display port library calls to register a full

@@ -42,11 +42,13 @@ impl Region {
         Self::System,
     ];
 
-    /// Its first address.
+    /// Its first address. None lies in the first slot of the upper half
+    /// (0xFFFF8000_00000000, 512 GiB): hypervisors keep that for themselves,
+    /// and the nested KVM of some clouds cannot map it.
     #[must_use]
     pub const fn base(self) -> Gva {
         Gva(match self {
-            Self::Pool => 0xffff_8000_1000_0000,
+            Self::Pool => 0xffff_ad00_1000_0000,
             Self::SystemPtes => 0xffff_a480_0000_0000,
             Self::Contiguous => 0xffff_a600_0000_0000,
             Self::Io => 0xffff_a700_0000_0000,

@@ -59,7 +59,11 @@ fn try_allocate_pages(
     p: &mut dyn Platform,
     call: &Call,
 ) -> Result<Outcome, PlatformError> {
-    if let Some(stop) = irql_stop(&windows.executive, "DxgkCbAllocatePagesForMdl", CALLBACK_IRQL) {
+    if let Some(stop) = irql_stop(
+        &windows.executive,
+        "DxgkCbAllocatePagesForMdl",
+        CALLBACK_IRQL,
+    ) {
         return Ok(Outcome::Stop(stop));
     }
     let argument = Gva(call.registers[1]);
@@ -73,7 +77,7 @@ fn try_allocate_pages(
         high: p.read_u64(field(argument, pages::HIGH)?)?,
         skip: p.read_u64(field(argument, pages::SKIP)?)?,
         bytes,
-        flags: p.read_u32(field(argument, pages::FLAGS)?)? | mm::ALLOCATE_FULLY_REQUIRED,
+        flags: p.read_u32(field(argument, pages::FLAGS)?)? | mm::spec::allocate::FULLY_REQUIRED,
         kind: AllocationKind::DxgkMdl,
         handle,
     };
@@ -171,11 +175,7 @@ fn try_allocate_contiguous(
 
 /// NTSTATUS DxgkCbFreeContiguousMemory(hAdapter,
 /// DXGKARGCB_FREECONTIGUOUSMEMORY*).
-pub(crate) fn free_contiguous(
-    windows: &mut Windows,
-    p: &mut dyn Platform,
-    call: &Call,
-) -> Outcome {
+pub(crate) fn free_contiguous(windows: &mut Windows, p: &mut dyn Platform, call: &Call) -> Outcome {
     free(windows, p, call, "DxgkCbFreeContiguousMemory", |object| {
         matches!(object, TrackedObject::Contiguous(_))
     })
@@ -210,18 +210,17 @@ fn free(
     if let Err(e) = domain::unmap(windows, p, &tracked.frames) {
         return hal_stop("unmapping freed pages", &e);
     }
-    release(windows, p, &tracked);
-    fail(status::SUCCESS)
-}
-
-fn release(windows: &mut Windows, p: &mut dyn Platform, tracked: &Tracked) {
-    match tracked.object {
+    let stop = match tracked.object {
         TrackedObject::Mdl(mdl) => {
             windows.mm.release_pages(p, tracked.id);
-            windows.mm.free_mdl_structure(p, mdl);
+            windows.mm.free_mdl_structure(p, mdl)
         }
-        TrackedObject::Contiguous(_) => windows.mm.release_contiguous(p, tracked.id),
-    }
+        TrackedObject::Contiguous(_) => {
+            windows.mm.release_contiguous(p, tracked.id);
+            None
+        }
+    };
+    stop.map_or_else(|| fail(status::SUCCESS), Outcome::Stop)
 }
 
 /// The frames of every live allocation, for tests and reports.

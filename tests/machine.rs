@@ -1,0 +1,351 @@
+//! The machine as a library: snapshots, and an operating system that does
+//! its work badly behind the driver's back.
+#![allow(clippy::unwrap_used)]
+
+use journal::event::{AllocationKind, Event, Outcome, PageRun, Table};
+use journal::{Journal, Record};
+use ledger::Ledger;
+use machine::vm::RunLimit;
+use machine::{Machine, Options};
+use memory::{Gpa, Pfn};
+use scenario::{Part, Plan, Step};
+use std::path::Path;
+use windows::hal::{DomainId, Invalidation};
+
+fn driver(variant: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("../../out/driver/{variant}/dmasan-gpu.sys"));
+    std::fs::read(&path)
+        .unwrap_or_else(|_| panic!("{}: run scripts/build-driver first", path.display()))
+}
+
+fn options(workload: Vec<Step>, part: Part) -> Options {
+    Options {
+        plan: Plan {
+            workload,
+            part,
+            ..Plan::default()
+        },
+        memory: 64 << 20,
+        ..Options::default()
+    }
+}
+
+fn small() -> Vec<Step> {
+    vec![
+        Step::Create {
+            width: 64,
+            height: 40,
+        },
+        Step::Present {
+            resource: 0,
+            frame: 0,
+        },
+        Step::Free { resource: 0 },
+    ]
+}
+
+/// Create, draw a frame to its end, draw another, free.
+fn two_frames() -> Vec<Step> {
+    vec![
+        Step::Create {
+            width: 64,
+            height: 64,
+        },
+        Step::Present {
+            resource: 0,
+            frame: 0,
+        },
+        Step::Wait { resource: 0 },
+        Step::Present {
+            resource: 0,
+            frame: 1,
+        },
+        Step::Free { resource: 0 },
+    ]
+}
+
+fn machine(variant: &str, options: &Options) -> Machine {
+    Machine::new(
+        &driver(variant),
+        "dmasan-gpu.sys",
+        options,
+        Journal::in_memory(),
+    )
+    .unwrap()
+}
+
+fn records(machine: &Machine) -> Vec<Record> {
+    journal::read(&machine.journal().bytes()[..]).unwrap().0
+}
+
+fn findings(machine: &Machine) -> Vec<String> {
+    let mut ledger = Ledger::new();
+    for record in &records(machine) {
+        ledger.push(record);
+    }
+    ledger
+        .findings()
+        .iter()
+        .map(|f| f.kind.id().to_owned())
+        .collect()
+}
+
+fn to_the_end(machine: &mut Machine) {
+    let limit = RunLimit::default();
+    while machine.step(&limit).unwrap().is_none() {}
+}
+
+/// Step until `done` says so of the records so far.
+fn until(machine: &mut Machine, done: impl Fn(&[Record]) -> bool) {
+    let limit = RunLimit::default();
+    loop {
+        if done(&records(machine)) {
+            return;
+        }
+        assert!(
+            machine.step(&limit).unwrap().is_none(),
+            "the run ended early"
+        );
+    }
+}
+
+/// Frames of the resource's backing.
+fn backing(records: &[Record]) -> Vec<PageRun> {
+    records
+        .iter()
+        .find_map(|r| match &r.event {
+            Event::Allocate(a) if a.kind == AllocationKind::DxgkMdl => Some(a.pages.clone()),
+            _ => None,
+        })
+        .unwrap()
+}
+
+fn frames(runs: &[PageRun]) -> Vec<Pfn> {
+    runs.iter()
+        .flat_map(|run| (0..run.count).map(|n| Pfn(run.first.0 + n)))
+        .collect()
+}
+
+/// Where the leaf entry of a page lies, and the domain, as the OS wrote it.
+fn leaf(records: &[Record], page: Pfn) -> (Gpa, u16) {
+    records
+        .iter()
+        .rev()
+        .find_map(|r| match r.event {
+            Event::TableWrite {
+                address,
+                table:
+                    Table::SecondLevel {
+                        domain,
+                        level: 1,
+                        iova,
+                    },
+                ..
+            } if iova.page() == page.0 => Some((address, domain)),
+            _ => None,
+        })
+        .unwrap()
+}
+
+fn accesses_of(records: &[Record], page: Pfn) -> Vec<Outcome> {
+    records
+        .iter()
+        .filter_map(|r| match r.event {
+            Event::Access { iova, outcome, .. } if iova.page() == page.0 => Some(outcome),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_run_restored_at_any_trap_goes_on_the_same() {
+    let options = options(small(), Part::None);
+    let mut reference = machine("plain", &options);
+    to_the_end(&mut reference);
+    let whole = reference.journal().bytes();
+
+    let mut machine = machine("plain", &options);
+    let limit = RunLimit::default();
+    let mut restored = 0;
+    let mut step = 0;
+    loop {
+        // Every moment near the device's work, and a sample of the rest:
+        // each costs the remainder of the run.
+        if step % 7 == 0
+            && let Ok(snapshot) = machine.save()
+        {
+            to_the_end(&mut machine);
+            assert!(machine.journal().bytes() == whole, "step {step}, run on");
+            machine.restore(&snapshot).unwrap();
+            restored += 1;
+        }
+        step += 1;
+        if machine.step(&limit).unwrap().is_some() {
+            break;
+        }
+    }
+    assert!(machine.journal().bytes() == whole);
+    assert!(restored > 20, "only {restored} snapshots were taken");
+}
+
+#[test]
+fn an_entry_cleared_behind_everyones_back_faults_as_hardware_does() {
+    let mut machine = machine("plain", &options(small(), Part::None));
+    until(&mut machine, |r| {
+        r.iter().any(|r| matches!(r.event, Event::Notify { .. }))
+            && r.iter().any(
+                |r| matches!(&r.event, Event::Allocate(a) if a.kind == AllocationKind::DxgkMdl),
+            )
+    });
+    let all = records(&machine);
+    let page = frames(&backing(&all))[1];
+    let (entry, _) = leaf(&all, page);
+    machine.memory().write_u64(entry, 0).unwrap();
+    to_the_end(&mut machine);
+
+    let all = records(&machine);
+    assert!(accesses_of(&all, page).contains(&Outcome::Refused));
+    let fault = all.iter().find_map(|r| match r.event {
+        Event::Fault {
+            iova,
+            reason,
+            write,
+            ..
+        } => Some((iova.page(), reason, write)),
+        _ => None,
+    });
+    // VT-d reason 6: read permission is missing.
+    assert_eq!(fault, Some((page.0, 6, false)));
+    // The pages are the driver's still: no use after free.
+    assert!(!findings(&machine).contains(&"dma-use-after-free".to_owned()));
+}
+
+/// Stop between the first frame and the second, and unmap the backing as
+/// `how` says.
+fn unmapped_between_frames(how: Invalidation) -> (Machine, Vec<Pfn>) {
+    let mut machine = machine("plain", &options(two_frames(), Part::None));
+    until(&mut machine, |r| {
+        r.iter()
+            .filter(|r| matches!(r.event, Event::Flush { .. }))
+            .count()
+            == 1
+    });
+    let all = records(&machine);
+    let pages = frames(&backing(&all));
+    let (_, domain) = leaf(&all, pages[0]);
+    let (windows, platform) = machine.parts();
+    windows
+        .hal
+        .unmap_with(platform, DomainId(domain), &pages, how)
+        .unwrap();
+    (machine, pages)
+}
+
+#[test]
+fn without_an_invalidation_the_stale_access_succeeds_and_is_reported() {
+    let (mut machine, pages) = unmapped_between_frames(Invalidation {
+        skip: true,
+        ..Invalidation::COMPLETE
+    });
+    until(&mut machine, |r| {
+        r.iter()
+            .filter(|r| matches!(r.event, Event::Flush { .. }))
+            .count()
+            == 2
+    });
+    let last = *accesses_of(&records(&machine), pages[0]).last().unwrap();
+    assert!(
+        matches!(last, Outcome::Done { cached: true, .. }),
+        "{last:?}"
+    );
+    assert_eq!(findings(&machine), ["stale-iotlb"]);
+}
+
+#[test]
+fn with_the_invalidation_the_same_access_is_refused() {
+    let (mut machine, pages) = unmapped_between_frames(Invalidation::COMPLETE);
+    to_the_end(&mut machine);
+    let last = *accesses_of(&records(&machine), pages[0]).last().unwrap();
+    assert_eq!(last, Outcome::Refused);
+    assert!(!findings(&machine).contains(&"stale-iotlb".to_owned()));
+}
+
+/// Stop with a read of the backing in flight, unmap the backing as `how`
+/// says, give its pages back, and let the device go on.
+fn freed_with_a_read_in_flight(how: Invalidation) -> Machine {
+    let mut machine = machine("plain", &options(small(), Part::Reads));
+    let in_flight = |r: &[Record]| {
+        let Some(pages) = r.iter().find_map(|r| match &r.event {
+            Event::Allocate(a) if a.kind == AllocationKind::DxgkMdl => Some(frames(&a.pages)),
+            _ => None,
+        }) else {
+            return false;
+        };
+        matches!(
+            r.iter().rev().find_map(|r| match r.event {
+                Event::Access { iova, outcome, .. } => Some((iova, outcome)),
+                Event::Landed { .. } => Some((memory::Iova(0), Outcome::Refused)),
+                _ => None,
+            }),
+            Some((iova, Outcome::InFlight { .. })) if pages.contains(&Pfn(iova.page()))
+        )
+    };
+    until(&mut machine, in_flight);
+    let all = records(&machine);
+    let (id, pages) = all
+        .iter()
+        .find_map(|r| match &r.event {
+            Event::Allocate(a) if a.kind == AllocationKind::DxgkMdl => {
+                Some((a.id, frames(&a.pages)))
+            }
+            _ => None,
+        })
+        .unwrap();
+    let (_, domain) = leaf(&all, pages[0]);
+    let (windows, platform) = machine.parts();
+    windows
+        .hal
+        .unmap_with(platform, DomainId(domain), &pages, how)
+        .unwrap();
+    windows.mm.release_pages(platform, id);
+    to_the_end(&mut machine);
+    machine
+}
+
+#[test]
+fn without_a_drain_the_access_in_flight_lands_after_the_free() {
+    let machine = freed_with_a_read_in_flight(Invalidation {
+        drain: false,
+        ..Invalidation::COMPLETE
+    });
+    assert!(
+        findings(&machine).contains(&"free-in-flight".to_owned()),
+        "{:?}",
+        findings(&machine)
+    );
+}
+
+#[test]
+fn with_a_drain_the_access_in_flight_lands_before_the_free() {
+    let machine = freed_with_a_read_in_flight(Invalidation::COMPLETE);
+    let drained = records(&machine)
+        .iter()
+        .any(|r| matches!(r.event, Event::Landed { drained: true, .. }));
+    assert!(drained);
+    assert!(!findings(&machine).contains(&"free-in-flight".to_owned()));
+}
+
+#[test]
+fn accesses_that_stay_in_flight_do_not_hurt_a_healthy_driver() {
+    for part in [Part::Reads, Part::Writes, Part::All] {
+        let mut machine = machine("plain", &options(small(), part));
+        to_the_end(&mut machine);
+        assert_eq!(findings(&machine), Vec::<String>::new(), "{part:?}");
+        let end = records(&machine).pop().unwrap().event;
+        assert!(
+            matches!(end, Event::End(journal::event::End::Completed)),
+            "{part:?}: {end:?}"
+        );
+    }
+}
