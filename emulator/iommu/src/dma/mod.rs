@@ -1,39 +1,19 @@
 //! A device's only way to memory.
 
 mod guest_memory;
+mod parted;
 
 pub use guest_memory::Slices;
+pub use parted::{Issued, Landing};
 
 use crate::bus::{Bus, Message};
 use crate::fault::{Fault, FaultReason};
-use crate::in_flight::Token;
 use crate::translate::{Env, Request, Translate, Translation, is_interrupt_address};
 use crate::vtd::Vtd;
-use journal::event::{ContextId, Event, Outcome, Point, TokenId};
+use journal::event::{ContextId, Event, Outcome};
 use memory::{Gpa, Iova, PAGE_SIZE, RequesterId};
 use std::cell::RefCell;
 use std::fmt;
-
-/// What became of the issue of a parted access.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Issued {
-    /// It landed at once: the bytes of a read, nothing for a write.
-    Done(Vec<u8>),
-    /// It is in flight: ask with [`Dma::land`].
-    InFlight(TokenId),
-}
-
-/// What became of an access in flight.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Landing {
-    /// It still is in flight.
-    Pending,
-    /// It landed, now or when an invalidation drained it: the bytes of a
-    /// read, nothing for a write.
-    Landed(Vec<u8>),
-    /// There is no such access of this device: cancelled, or landed before.
-    Gone,
-}
 
 /// Who translates. VT-d by its own name, so that a hit in its IOTLB costs no
 /// virtual call.
@@ -181,69 +161,6 @@ impl<'a> Dma<'a> {
         Ok(())
     }
 
-    /// Issue a read of `length` bytes that do not leave their page (what
-    /// would leave it is cut off). It lands at once unless the scenario parts
-    /// it.
-    ///
-    /// # Errors
-    /// The [`Fault`].
-    pub fn issue_read(&self, iova: Iova, length: u32) -> Result<Issued, Fault> {
-        let length = u64::from(length).min(PAGE_SIZE - iova.offset()) as usize;
-        let mut bytes = vec![0; length];
-        if !self.parts(false) {
-            self.read(iova, &mut bytes)?;
-            return Ok(Issued::Done(bytes));
-        }
-        self.part(iova, bytes, false).map(Issued::InFlight)
-    }
-
-    /// Issue a write of bytes that do not leave their page (what would leave
-    /// it is cut off). It lands at once unless the scenario parts it.
-    ///
-    /// # Errors
-    /// The [`Fault`].
-    pub fn issue_write(&self, iova: Iova, bytes: &[u8]) -> Result<Issued, Fault> {
-        let length = bytes.len().min((PAGE_SIZE - iova.offset()) as usize);
-        let bytes = bytes.get(..length).unwrap_or(bytes);
-        if is_interrupt_address(iova.0) || !self.parts(true) {
-            self.write(iova, bytes)?;
-            return Ok(Issued::Done(Vec::new()));
-        }
-        self.part(iova, bytes.to_vec(), true).map(Issued::InFlight)
-    }
-
-    /// Ask for an access in flight: it lands if `force` is set, or if the
-    /// scenario says now.
-    #[must_use]
-    pub fn land(&self, token: TokenId, force: bool) -> Landing {
-        let landed = match self.bus.in_flight.borrow().get(token) {
-            Some(found) if found.device == self.device => found.landed,
-            _ => return Landing::Gone,
-        };
-        if !landed && !force && self.env.scenario.choose(Point::InFlight, 2) != 0 {
-            return Landing::Pending;
-        }
-        let Some(mut found) = self.bus.in_flight.borrow_mut().remove(token) else {
-            return Landing::Gone;
-        };
-        if !found.landed {
-            self.env.journal().emit(Event::Landed {
-                token,
-                drained: false,
-            });
-            found.copy(self.env);
-        }
-        Landing::Landed(if found.write { Vec::new() } else { found.bytes })
-    }
-
-    /// The device was reset: it gives up all it has in flight.
-    pub fn cancel_all(&self) {
-        self.bus
-            .in_flight
-            .borrow_mut()
-            .cancel(self.env, self.device);
-    }
-
     /// Read with no trace at all: no event, no fault, nothing cached. False,
     /// and `bytes` partly filled, where a read would fault.
     #[must_use]
@@ -347,47 +264,6 @@ impl<'a> Dma<'a> {
             None if last => Ok(Iova(0)),
             None => Err(self.refuse(at, 0, write, FaultReason::AddressBeyond)),
         }
-    }
-
-    /// Is this access to be parted?
-    fn parts(&self, write: bool) -> bool {
-        self.env.scenario.parts_accesses(write)
-            && self.bus.in_flight.borrow().has_room()
-            && self.env.scenario.choose(Point::Landing, 2) == 1
-    }
-
-    /// Issue without landing.
-    fn part(&self, iova: Iova, bytes: Vec<u8>, write: bool) -> Result<TokenId, Fault> {
-        let length = bytes.len();
-        let translation = self.issue(iova, length, write)?;
-        if !self.env.memory.contains(translation.gpa, length as u64) {
-            return Err(self.refuse(iova, length, write, FaultReason::NotMemory));
-        }
-        let token = self.bus.in_flight.borrow_mut().insert(Token {
-            device: self.device,
-            context: self.context,
-            gpa: translation.gpa,
-            write,
-            bytes,
-            landed: false,
-        });
-        let Translation {
-            gpa,
-            generation,
-            cached,
-        } = translation;
-        self.access(
-            iova,
-            length,
-            write,
-            Outcome::InFlight {
-                token,
-                gpa,
-                generation,
-                cached,
-            },
-        );
-        Ok(token)
     }
 
     /// A write into the interrupt address range: never memory.
