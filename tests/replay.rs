@@ -20,7 +20,10 @@ fn replayed(out: &std::path::Path, arguments: &[&str], variant: &str) -> (Option
     let original = support::json(out);
     let again: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
-    assert_eq!(original["findings"], again["findings"], "{stdout}\n{stderr}");
+    assert_eq!(
+        original["findings"], again["findings"],
+        "{stdout}\n{stderr}"
+    );
     assert_eq!(code, first.status.code(), "{stdout}\n{stderr}");
     (code, stdout + &stderr)
 }
@@ -41,7 +44,10 @@ fn a_finding_is_found_again() {
         let (code, text) = replayed(out.path(), &arguments, "defects");
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains("no difference"), "{text}");
-        assert_eq!(finding_ids(&support::json(out.path())), ["dma-use-after-free"]);
+        assert_eq!(
+            finding_ids(&support::json(out.path())),
+            ["dma-use-after-free"]
+        );
     }
 }
 
@@ -55,9 +61,13 @@ fn a_journal_whose_access_is_changed_is_told_to_differ() {
     let victim = records
         .iter()
         .rposition(|r| {
-            matches!(r.event, journal::Event::Access {
-                outcome: journal::event::Outcome::Done { cached: true, .. }, ..
-            })
+            matches!(
+                r.event,
+                journal::Event::Access {
+                    outcome: journal::event::Outcome::Done { cached: true, .. },
+                    ..
+                }
+            )
         })
         .unwrap();
     let again = journal::Journal::in_memory();
@@ -74,5 +84,8 @@ fn a_journal_whose_access_is_changed_is_told_to_differ() {
     std::fs::write(&path, again.bytes()).unwrap();
     let output = dmasan().arg("replay").arg(&path).output().unwrap();
     let (_, stdout, stderr) = told(&output);
-    assert!(format!("{stdout}{stderr}").contains("1 of"), "{stdout}\n{stderr}");
+    assert!(
+        format!("{stdout}{stderr}").contains("1 of"),
+        "{stdout}\n{stderr}"
+    );
 }

@@ -21,7 +21,9 @@ fn run_bytes(bytes: &[u8], arguments: &[&str]) -> (Option<i32>, String, String) 
 fn what_is_no_driver_is_refused_by_name() {
     let plain = std::fs::read(driver("plain")).unwrap();
     let elf = std::fs::read("/proc/self/exe").unwrap();
-    let random: Vec<u8> = (0..4096u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let random: Vec<u8> = (0..4096u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     for (bytes, says) in [
         (&[][..], "empty"),
         (&random[..], "not a"),
@@ -40,7 +42,11 @@ fn what_is_no_driver_is_refused_by_name() {
 #[test]
 fn a_missing_file_and_a_directory_are_named() {
     for (path, says) in [("no-such.sys", "no-such.sys"), ("/", "directory")] {
-        let output = run(Path::new(path), &std::env::temp_dir().join("unused-out"), &[]);
+        let output = run(
+            Path::new(path),
+            &std::env::temp_dir().join("unused-out"),
+            &[],
+        );
         let (code, _, stderr) = told(&output);
         assert_eq!(code, Some(2), "{stderr}");
         assert!(stderr.contains(says), "{stderr}");
@@ -120,9 +126,18 @@ fn ctrl_c_ends_with_130_and_a_journal_that_can_be_read() {
     assert!(interrupted.success());
     let status = child.wait().unwrap();
     let mut stdout = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut stdout)
+        .unwrap();
     assert_eq!(status.code(), Some(130), "{stdout}");
-    let report = dmasan().arg("report").arg(out.join("journal")).output().unwrap();
+    let report = dmasan()
+        .arg("report")
+        .arg(out.join("journal"))
+        .output()
+        .unwrap();
     let (_, text, stderr) = told(&report);
     assert!(text.contains("interrupted"), "{text}\n{stderr}");
 }
@@ -154,7 +169,10 @@ fn a_killed_run_leaves_a_journal_that_can_be_read() {
     let report = dmasan().arg("report").arg(&journal).output().unwrap();
     let (code, text, stderr) = told(&report);
     assert_eq!(code, Some(0), "{text}\n{stderr}");
-    assert!(format!("{text}{stderr}").contains("torn"), "{text}\n{stderr}");
+    assert!(
+        format!("{text}{stderr}").contains("torn"),
+        "{text}\n{stderr}"
+    );
 }
 
 fn wait_for(path: &Path) {
@@ -177,7 +195,10 @@ fn in_namespace(script: &str) -> std::process::Output {
 /// says so; CI runs as root, where it must.
 fn namespaces() -> bool {
     let can = in_namespace("true").status.success();
-    assert!(can || std::env::var_os("CI").is_none(), "CI must run this as root");
+    assert!(
+        can || std::env::var_os("CI").is_none(),
+        "CI must run this as root"
+    );
     if !can {
         eprintln!("skipped: no mount namespace for this user");
     }

@@ -24,7 +24,11 @@ pub fn driver(import: &str, code: &[u8]) -> Vec<u8> {
     let optional = 0x98;
     put(&mut file, optional, &0x20Bu16.to_le_bytes());
     put(&mut file, optional + 0x10, &TEXT.to_le_bytes()); // entry
-    put(&mut file, optional + 0x18, &0xFFFF_F800_1000_0000u64.to_le_bytes());
+    put(
+        &mut file,
+        optional + 0x18,
+        &0xFFFF_F800_1000_0000u64.to_le_bytes(),
+    );
     put(&mut file, optional + 0x20, &0x1000u32.to_le_bytes());
     put(&mut file, optional + 0x24, &0x200u32.to_le_bytes());
     put(&mut file, optional + 0x28, &10u16.to_le_bytes());
@@ -36,15 +40,16 @@ pub fn driver(import: &str, code: &[u8]) -> Vec<u8> {
     // Import directory.
     put(&mut file, optional + 0x78, &0x2040u32.to_le_bytes());
     put(&mut file, optional + 0x7C, &40u32.to_le_bytes());
-    let section = |file: &mut Vec<u8>, index: usize, name: &[u8], rva: u32, raw: u32, flags: u32| {
-        let at = optional + 0xF0 + 40 * index;
-        put(file, at, name);
-        put(file, at + 8, &0x1000u32.to_le_bytes());
-        put(file, at + 12, &rva.to_le_bytes());
-        put(file, at + 16, &0x200u32.to_le_bytes());
-        put(file, at + 20, &raw.to_le_bytes());
-        put(file, at + 36, &flags.to_le_bytes());
-    };
+    let section =
+        |file: &mut Vec<u8>, index: usize, name: &[u8], rva: u32, raw: u32, flags: u32| {
+            let at = optional + 0xF0 + 40 * index;
+            put(file, at, name);
+            put(file, at + 8, &0x1000u32.to_le_bytes());
+            put(file, at + 12, &rva.to_le_bytes());
+            put(file, at + 16, &0x200u32.to_le_bytes());
+            put(file, at + 20, &raw.to_le_bytes());
+            put(file, at + 36, &flags.to_le_bytes());
+        };
     section(&mut file, 0, b".text", TEXT, 0x200, 0x6800_0020);
     section(&mut file, 1, b".rdata", SLOT, 0x400, 0x4800_0040);
     put(&mut file, 0x200, code);

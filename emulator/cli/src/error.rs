@@ -61,6 +61,14 @@ pub enum CliError {
         /// What is wrong with it.
         error: journal::ReadError,
     },
+    /// The journal cannot be replayed.
+    #[error("{path}: {error}")]
+    Replay {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        error: replay::ReplayError,
+    },
     /// The machine cannot be made, or cannot go on.
     #[error(transparent)]
     Machine(MachineError),
@@ -78,7 +86,8 @@ impl CliError {
             | Self::TooLong { .. }
             | Self::Driver { .. }
             | Self::Scenario { .. }
-            | Self::Journal { .. } => 2,
+            | Self::Journal { .. }
+            | Self::Replay { .. } => 2,
             Self::Write { .. } | Self::Machine(_) | Self::Report(_) => 3,
         }
     }

@@ -2,7 +2,10 @@
 
 use crate::error::CliError;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+/// Name of the scenario that a run keeps beside its journal.
+pub const SCENARIO: &str = "scenario.toml";
 
 /// Read a whole file of at most `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
@@ -44,9 +47,4 @@ pub fn folder(path: &Path) -> Result<(), CliError> {
         path: path.to_owned(),
         error,
     })
-}
-
-/// The PDB that lies beside an image: `NAME.pdb`.
-pub fn pdb_beside(image: &Path) -> PathBuf {
-    image.with_extension("pdb")
 }

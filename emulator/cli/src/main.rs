@@ -5,6 +5,7 @@ mod args;
 mod doctor;
 mod error;
 mod files;
+mod reproduce;
 mod run;
 mod show;
 

@@ -33,7 +33,7 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
         path: journal_path.clone(),
         error,
     })?;
-    keep_module(arguments, &driver, &name)?;
+    keep_inputs(arguments, &driver, &name)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
@@ -55,11 +55,14 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
     if let Some(why) = machine.workload_refused() {
         log::warn!("{why}");
     }
-    let shown = show::from_journal(
-        &journal_path,
+    let (records, tail) = show::read(&journal_path)?;
+    let shown = show::judge(
+        &records,
+        tail,
         &arguments.out,
-        Some(&reproduce(arguments)),
-    )?;
+        &arguments.driver,
+        arguments.scenario.as_deref(),
+    );
     files::write(&arguments.out.join("report.txt"), shown.plain().as_bytes())?;
     files::write(&arguments.out.join("report.json"), shown.json().as_bytes())?;
     files::write(&arguments.out.join("report.svg"), shown.svg().as_bytes())?;
@@ -72,7 +75,7 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
     Ok(match end {
         End::Interrupted => 130,
         End::Unsupported { .. } => 3,
-        End::Completed if shown.findings() == 0 => 0,
+        End::Completed if shown.exit_code() == 0 => 0,
         _ => 1,
     })
 }
@@ -95,9 +98,8 @@ fn to_the_end(machine: &mut Machine, limit: &RunLimit<'_>) -> Result<End, CliErr
         }
         let bar = bar.get_or_insert_with(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
-            ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| {
-                ProgressStyle::default_spinner()
-            }))
+            ProgressBar::new_spinner()
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
         });
         bar.set_message(format!("{} traps", machine.traps()));
         bar.tick();
@@ -144,66 +146,34 @@ fn of_machine(driver: &Path, error: MachineError) -> CliError {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .map_or_else(|| "driver.sys".to_owned(), |n| n.to_string_lossy().into_owned())
+    path.file_name().map_or_else(
+        || "driver.sys".to_owned(),
+        |n| n.to_string_lossy().into_owned(),
+    )
 }
 
-/// Keep the driver and its PDB beside the journal, so that the report can be
-/// made again from that folder alone.
-fn keep_module(arguments: &Run, driver: &[u8], name: &str) -> Result<(), CliError> {
-    let pdb = files::pdb_beside(&arguments.driver);
+/// Keep the driver, its PDB and the scenario beside the journal, so that the
+/// report, and the run, can be made again from that folder alone.
+fn keep_inputs(arguments: &Run, driver: &[u8], name: &str) -> Result<(), CliError> {
     let kept = arguments.out.join(name);
-    let same = |a: &Path, b: &Path| {
-        matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
-    };
-    if same(&arguments.driver, &kept) {
-        return Ok(());
+    let same = |a: &Path, b: &Path| matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b);
+    if !same(&arguments.driver, &kept) {
+        files::write(&kept, driver)?;
+        if let Ok(bytes) = fs::read(arguments.driver.with_extension("pdb")) {
+            files::write(&kept.with_extension("pdb"), &bytes)?;
+        }
     }
-    files::write(&kept, driver)?;
-    if let Ok(bytes) = fs::read(&pdb) {
-        files::write(&files::pdb_beside(&kept), &bytes)?;
-    }
-    Ok(())
-}
-
-/// The command line that gives this run again.
-fn reproduce(arguments: &Run) -> String {
-    let mut words = vec![
-        "dmasan".to_owned(),
-        "run".to_owned(),
-        quoted(&arguments.driver.to_string_lossy()),
-    ];
-    for (name, value) in &arguments.settings {
-        words.push(format!("--set {}", quoted(&format!("{name}={value}"))));
-    }
-    match arguments.domain {
-        Domain::Passthrough => words.push("--domain passthrough".to_owned()),
-        Domain::Isolation => {}
-    }
-    if let Some(seed) = arguments.seed {
-        words.push(format!("--seed {seed}"));
-    }
-    if let Some(path) = &arguments.scenario {
-        words.push(format!("--scenario {}", quoted(&path.to_string_lossy())));
-    }
-    if arguments.keep_going {
-        words.push("--keep-going".to_owned());
-    }
-    if arguments.quarantine != machine::DEFAULT_QUARANTINE {
-        words.push(format!("--quarantine {}", arguments.quarantine));
-    }
-    if arguments.memory << 20 != machine::DEFAULT_MEMORY {
-        words.push(format!("--memory {}", arguments.memory));
-    }
-    words.join(" ")
-}
-
-/// A word as a shell reads it back.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
+    let scenario = arguments.out.join(files::SCENARIO);
+    match &arguments.scenario {
+        Some(path) if same(path, &scenario) => Ok(()),
+        Some(path) => files::write(&scenario, &files::read(path, MAX_SCENARIO)?),
+        // One of an earlier run would be taken for this one's.
+        None => match fs::remove_file(&scenario) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CliError::Write {
+                path: scenario,
+                error,
+            }),
+            _ => Ok(()),
+        },
     }
 }

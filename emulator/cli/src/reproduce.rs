@@ -1,0 +1,64 @@
+//! The command line that gives a run again, from what its journal says.
+
+use journal::event::Begin;
+use std::path::Path;
+
+/// `dmasan run ...` for the run that began so, with the driver and the
+/// scenario file where they are now.
+pub fn line(begin: &Begin, driver: &Path, scenario: Option<&Path>) -> String {
+    let mut words = vec![
+        "dmasan run".to_owned(),
+        quoted(&driver.to_string_lossy()),
+        format!("--domain {}", quoted(&begin.domain)),
+        format!("--seed {}", begin.seed),
+    ];
+    for (name, value) in &begin.settings {
+        words.push(format!("--set {}", quoted(&format!("{name}={value}"))));
+    }
+    if let Some(path) = scenario {
+        words.push(format!("--scenario {}", quoted(&path.to_string_lossy())));
+    }
+    if begin.keep_going {
+        words.push("--keep-going".to_owned());
+    }
+    if begin.quarantine != machine::DEFAULT_QUARANTINE {
+        words.push(format!("--quarantine {}", begin.quarantine));
+    }
+    if begin.memory != machine::DEFAULT_MEMORY {
+        words.push(format!("--memory {}", begin.memory >> 20));
+    }
+    words.join(" ")
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_the_default_is_in_the_line() {
+        let begin = Begin {
+            domain: "isolation".to_owned(),
+            seed: 9,
+            quarantine: 0,
+            memory: machine::DEFAULT_MEMORY,
+            settings: vec![("Name".to_owned(), "two words".to_owned())],
+            ..Begin::default()
+        };
+        let line = line(&begin, Path::new("a/b.sys"), Some(Path::new("it's.toml")));
+        assert_eq!(
+            line,
+            "dmasan run a/b.sys --domain isolation --seed 9 --set 'Name=two words' \
+             --scenario 'it'\\''s.toml' --quarantine 0"
+        );
+    }
+}

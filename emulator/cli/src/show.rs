@@ -1,0 +1,209 @@
+//! `dmasan report` and `dmasan replay`, and the report at the end of a run.
+
+use crate::args::Show;
+use crate::error::CliError;
+use crate::{files, reproduce};
+use journal::event::Event;
+use journal::{Record, Tail};
+use report::text::Style;
+use report::{Meta, Report};
+use std::fs::File;
+use std::io::{BufReader, IsTerminal};
+use std::path::{Path, PathBuf};
+use symbols::{SymbolTable, Symbolizer};
+
+/// Columns of a report that goes to a file or a pipe.
+const WIDTH: usize = 100;
+
+/// A journal, read and judged.
+pub struct Shown {
+    report: Report,
+}
+
+impl Shown {
+    /// 1 if there is something to tell a developer, 0 if not. A journal that
+    /// is cut off is no finding.
+    pub fn exit_code(&self) -> u8 {
+        u8::from(!self.report.findings.is_empty() || !self.report.stops.is_empty())
+    }
+
+    /// The report without colours.
+    pub fn plain(&self) -> String {
+        let style = Style {
+            color: false,
+            width: WIDTH,
+        };
+        report::text::render(&self.report, style)
+    }
+
+    /// The report as JSON.
+    pub fn json(&self) -> String {
+        report::json::render(&self.report)
+    }
+
+    /// The first finding as a picture.
+    pub fn svg(&self) -> String {
+        report::svg::render(&self.report)
+    }
+
+    /// To standard output, in colour on a terminal.
+    pub fn print(&self) {
+        let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let style = Style {
+            color,
+            width: WIDTH,
+        };
+        print!("{}", report::text::render(&self.report, style));
+    }
+}
+
+/// Judge the records of a journal. Images and symbols are looked for in
+/// `folder`; `driver` and `scenario` are for the line that repeats the run.
+pub fn judge(
+    records: &[Record],
+    tail: Tail,
+    folder: &Path,
+    driver: &Path,
+    scenario: Option<&Path>,
+) -> Shown {
+    let mut symbolizer = Symbolizer::new();
+    for record in records {
+        if let Event::Module(module) = &record.event {
+            symbolizer.add_module(symbols::Module {
+                name: module.name.clone(),
+                base: module.base,
+                size: u64::from(module.size),
+                symbols: symbols_of(module, folder),
+            });
+        }
+    }
+    let repeat = records.iter().find_map(|record| match &record.event {
+        Event::Begin(begin) => Some(reproduce::line(begin, driver, scenario)),
+        _ => None,
+    });
+    let meta = Meta {
+        reproduce: repeat,
+        tail,
+    };
+    Shown {
+        report: Report::build(records, &symbolizer, meta),
+    }
+}
+
+/// The symbols of an image, if its PDB lies in `folder`, by the name that
+/// the image gives it or by the image's own.
+fn symbols_of(module: &journal::event::Module, folder: &Path) -> Option<SymbolTable> {
+    let wanted = module.pdb.as_ref()?;
+    // Names come from a journal: only their last part is a name.
+    let own = Path::new(&module.name).file_name()?;
+    let theirs = Path::new(&wanted.name).file_name()?;
+    for path in [folder.join(theirs), folder.join(own).with_extension("pdb")] {
+        if !path.is_file() {
+            continue;
+        }
+        match SymbolTable::from_pdb_file(&path) {
+            Ok(table) if table.pdb_id() == (wanted.guid, wanted.age) => return Some(table),
+            Ok(_) => log::warn!(
+                "{} belongs to another build of {}: stacks have no names",
+                path.display(),
+                module.name
+            ),
+            Err(error) => log::warn!("{}: {error}: stacks have no names", path.display()),
+        }
+    }
+    None
+}
+
+/// Read a journal whole; a torn one up to its tear.
+pub fn read(path: &Path) -> Result<(Vec<Record>, Tail), CliError> {
+    if path.is_dir() {
+        return Err(CliError::Directory(path.to_owned()));
+    }
+    let file = File::open(path).map_err(|error| CliError::Read {
+        path: path.to_owned(),
+        error,
+    })?;
+    let (records, tail) =
+        journal::read(BufReader::new(file)).map_err(|error| CliError::Journal {
+            path: path.to_owned(),
+            error,
+        })?;
+    if let Tail::Torn { at, lost, why } = &tail {
+        log::warn!(
+            "{}: torn at byte {at}: {why}; {lost} bytes are left aside",
+            path.display()
+        );
+    }
+    Ok((records, tail))
+}
+
+/// Where images, symbols and the scenario of a journal are.
+fn folder(arguments: &Show) -> PathBuf {
+    match &arguments.symbols {
+        Some(folder) => folder.clone(),
+        None => arguments
+            .journal
+            .parent()
+            .map(Path::to_owned)
+            .unwrap_or_default(),
+    }
+}
+
+fn shown(arguments: &Show, records: &[Record], tail: Tail) -> Shown {
+    let folder = folder(arguments);
+    let name = records.iter().find_map(|record| match &record.event {
+        Event::Begin(begin) => Path::new(&begin.driver).file_name().map(PathBuf::from),
+        _ => None,
+    });
+    let driver = folder.join(name.unwrap_or_else(|| PathBuf::from("driver.sys")));
+    let scenario = folder.join(files::SCENARIO);
+    let scenario = scenario.is_file().then_some(scenario);
+    judge(records, tail, &folder, &driver, scenario.as_deref())
+}
+
+fn finish(arguments: &Show, shown: &Shown) -> Result<u8, CliError> {
+    if let Some(path) = &arguments.json {
+        files::write(path, shown.json().as_bytes())?;
+    }
+    if arguments.json.as_deref() != Some(Path::new("-")) {
+        shown.print();
+    }
+    Ok(shown.exit_code())
+}
+
+/// Show the findings of a journal.
+pub fn report(arguments: &Show) -> Result<u8, CliError> {
+    let (records, tail) = read(&arguments.journal)?;
+    finish(arguments, &shown(arguments, &records, tail))
+}
+
+/// Check a journal against a rebuilt IOMMU, and show the findings of what
+/// that one does.
+pub fn replay(arguments: &Show) -> Result<u8, CliError> {
+    let (records, tail) = read(&arguments.journal)?;
+    let replayed = replay::replay(&records).map_err(|error| CliError::Replay {
+        path: arguments.journal.clone(),
+        error,
+    })?;
+    let code = finish(arguments, &shown(arguments, &replayed.records, tail))?;
+    let verdict = if replayed.differing == 0 {
+        "no difference".to_owned()
+    } else {
+        format!("{} of them differ", replayed.differing)
+    };
+    eprintln!(
+        "replay: {} accesses translated anew, {} words of the IOMMU compared: {verdict}",
+        replayed.accesses, replayed.compared
+    );
+    if replayed.edited != 0 {
+        eprintln!(
+            "replay: {} table entries were not what the operating system had last written",
+            replayed.edited
+        );
+    }
+    for difference in &replayed.differences {
+        eprintln!("replay: {difference}");
+    }
+    // A journal that its own inputs do not explain proves nothing.
+    Ok(if replayed.differing == 0 { code } else { 1 })
+}
