@@ -170,11 +170,7 @@ fn a_run_restored_at_any_trap_goes_on_the_same() {
     let mut restored = 0;
     let mut step = 0;
     loop {
-        // Every moment near the device's work, and a sample of the rest:
-        // each costs the remainder of the run.
-        if step % 7 == 0
-            && let Ok(snapshot) = machine.save()
-        {
+        if let Ok(snapshot) = machine.save() {
             to_the_end(&mut machine);
             assert!(machine.journal().bytes() == whole, "step {step}, run on");
             machine.restore(&snapshot).unwrap();
@@ -186,7 +182,11 @@ fn a_run_restored_at_any_trap_goes_on_the_same() {
         }
     }
     assert!(machine.journal().bytes() == whole);
-    assert!(restored > 20, "only {restored} snapshots were taken");
+    // Not inside an instruction that makes several device accesses.
+    assert!(
+        restored + 5 > step,
+        "only {restored} of {step} moments were saved"
+    );
 }
 
 #[test]

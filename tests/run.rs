@@ -92,11 +92,16 @@ fn pages_freed_before_the_detach_are_found_with_three_stacks() {
         assert!(stdout.contains(says), "{says:?} is not in\n{stdout}");
     }
     let finding = &report["findings"][0];
-    for stack in ["allocated", "freed", "used"] {
-        let frames = finding["stacks"][stack].as_array().unwrap();
-        assert!(frames.len() >= 2, "{stack}: {frames:?}");
+    for stack in [
+        &finding["allocation"]["allocated"]["stack"],
+        &finding["allocation"]["freed"]["stack"],
+        &finding["command"]["submitted"]["stack"],
+    ] {
+        let frames = stack.as_array().unwrap();
+        assert!(frames.len() >= 4, "{frames:?}");
         let text = serde_json::to_string(frames).unwrap();
-        assert!(text.contains("guest-driver/src/"), "{stack}: {text}");
+        assert!(text.contains("guest-driver/src/escape.rs"), "{text}");
+        assert!(text.contains("dmasan_gpu::resource::"), "{text}");
     }
 }
 

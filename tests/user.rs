@@ -28,7 +28,7 @@ fn what_is_no_driver_is_refused_by_name() {
         (&[][..], "empty"),
         (&random[..], "not a"),
         (&elf[..], "ELF"),
-        (&plain[..plain.len() / 2], "truncated"),
+        (&plain[..plain.len() / 2], "the file ends inside"),
         (&plain[..70], ""),
         (&b"hello, world\n"[..], ""),
     ] {
@@ -227,7 +227,7 @@ fn a_full_disk_is_told_and_what_was_written_can_be_read() {
     }
     let dmasan = env!("CARGO_BIN_EXE_dmasan");
     let script = format!(
-        "mount -t tmpfs -o size=64k tmpfs /mnt && {dmasan} run {} --out /mnt/out; echo exit=$?; \
+        "mount -t tmpfs -o size=256k tmpfs /mnt && {dmasan} run {} --out /mnt/out; echo exit=$?; \
          {dmasan} report /mnt/out/journal; echo report=$?",
         driver("plain").display()
     );

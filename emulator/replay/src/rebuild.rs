@@ -139,6 +139,8 @@ impl Rebuild {
                 value,
             } => {
                 self.comparison.settle(index);
+                // The write comes first, what it brings about follows.
+                self.push(again);
                 self.scenario.journal().set_time(record.time);
                 let env = Env {
                     memory: &self.memory,
@@ -146,6 +148,7 @@ impl Rebuild {
                 };
                 self.unit.mmio_write(env, u64::from(*offset), *size, *value);
                 self.listen(record.time, index);
+                return;
             }
             Event::Fill { entry, value, .. } => {
                 // The leaf as the walk read it. If memory here has another,

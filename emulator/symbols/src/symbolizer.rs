@@ -153,11 +153,28 @@ impl Symbolizer {
 
     fn shown_path(&self, path: &str) -> String {
         let unified = path.replace('\\', "/");
-        self.hidden_prefixes
+        if let Some(rest) = self
+            .hidden_prefixes
             .iter()
             .find_map(|prefix| unified.strip_prefix(prefix.as_str()))
-            .map_or_else(|| path.to_owned(), str::to_owned)
+        {
+            return rest.to_owned();
+        }
+        // A path with a drive letter is Windows' own; any other that a cross
+        // build left has both kinds of separator.
+        match unified.as_bytes() {
+            [_, b':', ..] => path.to_owned(),
+            _ => without_toolchain(&unified).to_owned(),
+        }
     }
+}
+
+/// Rust's prebuilt libraries name their sources below
+/// `/rustc/<commit>/library/`.
+fn without_toolchain(path: &str) -> &str {
+    path.strip_prefix("/rustc/")
+        .and_then(|rest| rest.split_once("/library/"))
+        .map_or(path, |(_, rest)| rest)
 }
 
 #[cfg(test)]
@@ -208,6 +225,21 @@ mod tests {
         ];
         for (frame, text) in rows {
             assert_eq!(frame.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn paths_of_a_cross_build_have_one_separator_and_no_toolchain() {
+        for (path, shown) in [
+            ("guest-driver\\src\\gpu.rs", "guest-driver/src/gpu.rs"),
+            (
+                "/rustc/59807616e1fa/library\\core\\src\\ptr\\mod.rs",
+                "core/src/ptr/mod.rs",
+            ),
+            ("C:\\driver\\gpu.c", "C:\\driver\\gpu.c"),
+            ("/home/a/gpu.c", "/home/a/gpu.c"),
+        ] {
+            assert_eq!(symbolizer().shown_path(path), shown);
         }
     }
 

@@ -22,6 +22,13 @@ pub(crate) fn draw(page: &mut Page, report: &Report) {
     stops(page, report);
     end(page, report);
     torn(page, report);
+    // A finding has its own.
+    if report.findings.is_empty()
+        && !report.is_clean()
+        && let Some(command) = &report.meta.reproduce
+    {
+        page.command("repeat", command);
+    }
     if !report.is_clean() && !report.printed.is_empty() {
         page.blank();
         page.push(Line::new().with(Tone::Bold, "  the driver's last words"));

@@ -222,7 +222,7 @@ fn verdict(page: &mut Page, report: &Report, finding: &Finding) {
     }
     page.row("to mend", Tone::Good, remedy(finding));
     if let Some(command) = &report.meta.reproduce {
-        page.row("repeat", Tone::Bold, command);
+        page.command("repeat", command);
     }
 }
 

@@ -138,6 +138,39 @@ impl Page {
         }
     }
 
+    /// A command line with a label: broken before options, with the backslash
+    /// that a shell wants there, and never cut.
+    pub(crate) fn command(&mut self, label: &str, command: &str) {
+        let room = self.width.saturating_sub(INDENT + 2).max(20);
+        let mut rows: Vec<String> = Vec::new();
+        for (index, part) in command.split(" --").enumerate() {
+            let part = match index {
+                0 => part.to_owned(),
+                _ => format!("--{part}"),
+            };
+            match rows.last_mut() {
+                Some(row) if row.chars().count() + 1 + part.chars().count() <= room => {
+                    row.push(' ');
+                    row.push_str(&part);
+                }
+                _ => rows.push(part),
+            }
+        }
+        let last = rows.len().saturating_sub(1);
+        for (index, row) in rows.into_iter().enumerate() {
+            let lead = match index {
+                0 => format!("{:INDENT$}", format!("  {label}")),
+                _ => " ".repeat(INDENT),
+            };
+            let end = if index == last { "" } else { " \\" };
+            self.lines.push(
+                Line::new()
+                    .with(Tone::Faint, lead)
+                    .with(Tone::Bold, row + end),
+            );
+        }
+    }
+
     /// A row with a label.
     pub(crate) fn row(&mut self, label: &str, tone: Tone, text: &str) {
         self.wrapped(
