@@ -5,6 +5,7 @@ mod args;
 mod doctor;
 mod error;
 mod files;
+mod logging;
 mod reproduce;
 mod run;
 mod show;
@@ -14,9 +15,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format_timestamp(None)
-        .init();
+    logging::init();
     // Bad usage exits with 2 by itself.
     let cli = Cli::parse();
     let result = match &cli.command {

@@ -222,8 +222,8 @@ pub enum Event {
         entry: Gpa,
         /// The leaf entry as the walk read it.
         value: u64,
-        /// Generation of the mapping: counts the times this address was
-        /// filled anew.
+        /// Generation of the mapping: grows with every fill of the unit, so
+        /// that two mappings of one address are told apart.
         generation: u32,
     },
 

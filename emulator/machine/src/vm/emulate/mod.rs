@@ -1,7 +1,7 @@
 //! Privileged instructions: what one asks for, and completing it.
 //!
 //! At a #GP or #UD the caller takes the instruction's own bytes (at a patched
-//! site with the original first byte), [`decode`]s them, finds the virtual
+//! site with the original first byte), [`decode()`]s them, finds the virtual
 //! value that the instruction reads or notes what it writes, and lets
 //! [`Intercept::apply`] bring registers and memory to the state after it.
 
