@@ -1,17 +1,15 @@
 //! What the translation costs, beside its peers in the same process: a plain
 //! read of guest memory, vm-memory's `Iotlb`, and a `BTreeMap` of ranges (the
-//! shape of several VMMs). A table on stderr, JSON on stdout.
-//!
-//! `cargo bench -p dmasan-iommu --bench dma > dma.json`
+//! shape of several VMMs). `scripts/bench dma` runs it.
 
+use bench::{Goal, Peer, Row, race};
 use iommu::testing::{Os, READ_WRITE, pages};
 use journal::Journal;
+use journal::event::Event;
 use memory::{Gpa, Iova, PAGE_SIZE, RequesterId};
 use scenario::{Plan, Scenario};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::time::Instant;
 use vm_memory::iommu::Iotlb;
 use vm_memory::{GuestAddress, Permissions};
 
@@ -24,6 +22,8 @@ const RAM: u64 = 64 << 20;
 const READS: usize = 1 << 20;
 /// Of them in a round.
 const ROUND_READS: usize = 1 << 15;
+/// Neighbouring pages that the IOTLB holds all at once.
+const IOTLB_PAGES: u64 = 65_536;
 const BASE: u64 = 0x10_0000_0000;
 
 /// Deterministic random numbers.
@@ -36,28 +36,6 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0 % limit
     }
-}
-
-/// Measurements of each contender: short, and taken in turn, so that what else
-/// the host does falls on all of them alike.
-const ROUNDS: usize = 48;
-
-/// Nanoseconds an operation of each contender: the lower quartile of its
-/// rounds. A contender does `operations` and is told the round's number.
-fn race<const N: usize>(operations: usize, contenders: [&mut dyn FnMut(usize); N]) -> [f64; N] {
-    let mut contenders = contenders;
-    let mut times = [const { Vec::new() }; N];
-    for round in 0..ROUNDS {
-        for (contender, times) in contenders.iter_mut().zip(&mut times) {
-            let start = Instant::now();
-            contender(round);
-            times.push(start.elapsed().as_nanos() as f64 / operations as f64);
-        }
-    }
-    times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[ROUNDS / 4]
-    })
 }
 
 fn quiet(size: u64) -> Os {
@@ -85,48 +63,17 @@ fn mapped(count: u64) -> (Os, Gpa) {
     (os, top)
 }
 
-#[derive(Default)]
-struct Report {
-    rows: Vec<Value>,
-}
-
-impl Report {
-    fn add(&mut self, name: &str, mappings: u64, ours: f64, peer: &str, peer_ns: f64) {
-        self.row(name, mappings, ours, peer, peer_ns, None);
-    }
-
-    fn row(
-        &mut self,
-        name: &str,
-        mappings: u64,
-        ours: f64,
-        peer: &str,
-        peer_ns: f64,
-        plain: Option<f64>,
-    ) {
-        let ratio = peer_ns / ours;
-        let mut row = json!({
-            "name": name, "mappings": mappings, "ours_ns": ours,
-            "peer": peer, "peer_ns": peer_ns, "ratio": ratio,
-        });
-        eprint!("{name:<28} {mappings:>8}  {ours:>10.1}  {peer:<22} {peer_ns:>10.1}  {ratio:>6.2}");
-        if let Some(plain) = plain {
-            let overhead = (ours - plain).max(0.1);
-            let overhead_ratio = (peer_ns - plain) / overhead;
-            eprint!("  over plain: {overhead:>6.1}  {overhead_ratio:>6.2}");
-            if let Some(map) = row.as_object_mut() {
-                map.insert("over_plain_ns".into(), json!(ours - plain));
-                map.insert("over_plain_ratio".into(), json!(overhead_ratio));
-            }
-        }
-        eprintln!();
-        self.rows.push(row);
-    }
+fn beside(name: &str, mappings: u64, ours: f64, peer: &str, value: f64) -> Row {
+    let name = match mappings {
+        0 => name.to_owned(),
+        _ => format!("{name}, of {mappings}"),
+    };
+    Row::new(name, "ns", ours).beside(Peer { name: peer, value })
 }
 
 /// Reads of 64 bytes at random pages: in a working set that the IOTLB holds,
 /// and over all mappings.
-fn reads(report: &mut Report, count: u64) {
+fn reads(rows: &mut Vec<Row>, count: u64) {
     let (os, _) = mapped(count);
     let dma = os.dma(DEVICE);
     let mut ranges = BTreeMap::new();
@@ -144,6 +91,9 @@ fn reads(report: &mut Report, count: u64) {
         .expect("a mapping of a page");
     }
     for (name, set) in [("read 64 B, 256 pages", 256), ("read 64 B, random", count)] {
+        if count == 256 && name.ends_with("random") {
+            continue; // the same pages
+        }
         let mut random = Random(0x1234_5678_9abc_def1);
         let order: Vec<u64> = (0..READS)
             .map(|_| random.below(set) * PAGE_SIZE + random.below(63) * 64)
@@ -194,15 +144,26 @@ fn reads(report: &mut Report, count: u64) {
         };
         let [plain, ours, tree, iotlb] =
             race(ROUND_READS, [&mut plain, &mut ours, &mut tree, &mut iotlb]);
-        report.add(name, count, ours, "plain read", plain);
-        report.row(name, count, ours, "BTreeMap", tree, Some(plain));
-        report.row(name, count, ours, "vm-memory Iotlb", iotlb, Some(plain));
+        rows.push(beside(name, count, ours, "plain read", plain));
+        // What translating adds. A difference below the clock's noise is none.
+        let over = |time: f64| (time - plain).max(0.1);
+        let name = format!("{name}, over plain");
+        let [ours, tree, iotlb] = [ours, tree, iotlb].map(over);
+        let row = beside(&name, count, ours, "BTreeMap", tree);
+        rows.push(row.goal(Goal::RatioAtLeast(5.0)));
+        let row = beside(&name, count, ours, "vm-memory Iotlb", iotlb);
+        rows.push(row.goal(Goal::RatioAtLeast(5.0)));
+        if set <= IOTLB_PAGES {
+            let name = format!("{name}, hits");
+            let row = beside(&name, count, ours, "plain read", plain);
+            rows.push(row.goal(Goal::AtMost(10.0)));
+        }
     }
 }
 
 /// Map and unmap a page: leaf entry, invalidation with drain,
 /// wait descriptor, status.
-fn map_unmap(report: &mut Report, count: u64) {
+fn map_unmap(rows: &mut Vec<Row>, count: u64) {
     let (os, top) = mapped(count);
     let entries: Vec<Gpa> = (0..count).map(|i| os.entry(top, 4, 1, iova(i))).collect();
     let operations = 1 << 13;
@@ -238,12 +199,13 @@ fn map_unmap(report: &mut Report, count: u64) {
         }
     };
     let [ours, tree, iotlb] = race(operations, [&mut ours, &mut tree, &mut iotlb]);
-    report.add("map + unmap, queue", count, ours, "BTreeMap", tree);
-    report.add("map + unmap, queue", count, ours, "vm-memory Iotlb", iotlb);
+    let name = "map + unmap, queue";
+    rows.push(beside(name, count, ours, "BTreeMap", tree).goal(Goal::AtMost(250.0)));
+    rows.push(beside(name, count, ours, "vm-memory Iotlb", iotlb));
 }
 
 /// A whole resource, its pages scattered.
-fn copies(report: &mut Report) {
+fn copies(rows: &mut Vec<Row>) {
     let resource = 8 << 20;
     let count = resource / PAGE_SIZE;
     let (os, _) = mapped(count);
@@ -266,55 +228,76 @@ fn copies(report: &mut Report) {
         black_box(&rest);
     };
     let [plain, ours, whole] = race(1, [&mut plain, &mut ours, &mut whole]);
-    report.add("copy 8 MiB, pages", count, ours, "plain, same pages", plain);
-    report.add("copy 8 MiB, pages", count, ours, "plain, contiguous", whole);
+    let name = "copy 8 MiB";
+    rows.push(beside(name, count, ours, "plain, same pages", plain).goal(Goal::RatioAtLeast(0.9)));
+    rows.push(beside(name, count, ours, "plain, contiguous", whole));
 }
 
-/// Refused accesses and allowed ones into a journal in memory.
-fn journalled(report: &mut Report) {
+/// Accesses into a journal in memory, beside the same ones into none.
+fn journalled(rows: &mut Vec<Row>) {
     let operations = 1 << 14;
-    let journalled = |mapped: bool| {
-        let os = Os::started(RAM);
+    let machine = |mapped: bool, journal: Journal| {
+        let os = Os::new(RAM, Scenario::new(Plan::default(), journal));
+        os.start();
         let top = os.attach(DEVICE, DOMAIN, 4);
         if mapped {
             os.map(top, iova(0), target(0), READ_WRITE);
         }
-        let point = os.scenario.journal().save();
-        let mut access = |_| {
-            let _ = os.scenario.journal().restore(&point);
+        os
+    };
+    for mapped in [false, true] {
+        let told = machine(mapped, Journal::in_memory());
+        let silent = machine(mapped, Journal::disabled());
+        let point = told.scenario.journal().save();
+        let access = |os: &Os| {
             let dma = os.dma(DEVICE);
             let mut bytes = [0; 64];
             for _ in 0..operations {
                 let _ = black_box(dma.read(iova(0), &mut bytes));
             }
         };
-        let [time] = race(operations, [&mut access]);
-        time
-    };
-    // The peer of a rate is its goal: 1 M a second.
-    report.add(
-        "fault into the journal",
-        0,
-        journalled(false),
-        "goal",
-        1000.0,
-    );
-    report.add("read 64 B, journalled", 1, journalled(true), "goal", 1000.0);
+        let mut ours = |_| {
+            let _ = told.scenario.journal().restore(&point);
+            access(&told);
+        };
+        let mut none = |_| access(&silent);
+        let [ours, none] = race(operations, [&mut ours, &mut none]);
+        if mapped {
+            rows.push(beside("read 64 B, journalled", 0, ours, "no journal", none));
+            continue;
+        }
+        let rate = |time: f64| 1e9 / time;
+        let peer = Peer {
+            name: "no journal",
+            value: rate(none),
+        };
+        let row = Row::new("faults into the journal", "1/s", rate(ours));
+        rows.push(row.beside(peer).goal(Goal::AtLeast(1e6)));
+        rows.push(
+            Row::new("faults lost", "faults", lost(&told, operations)).goal(Goal::AtMost(0.0)),
+        );
+    }
+}
+
+/// Faults of the last round that the journal does not hold.
+fn lost(os: &Os, operations: usize) -> f64 {
+    let (records, _) = journal::read(&os.scenario.journal().bytes()[..]).expect("a journal");
+    let faults = records
+        .iter()
+        .filter(|record| matches!(record.event, Event::Fault { .. }))
+        .count();
+    operations as f64 - faults as f64
 }
 
 fn main() {
-    let mut report = Report::default();
-    eprintln!(
-        "{:<28} {:>8}  {:>10}  {:<22} {:>10}  {:>6}",
-        "what", "mappings", "ours ns", "peer", "peer ns", "ratio"
-    );
+    let mut rows = Vec::new();
     for count in [256, 4096, 65_536, 1 << 20] {
-        reads(&mut report, count);
+        reads(&mut rows, count);
     }
     for count in [256, 4096, 65_536] {
-        map_unmap(&mut report, count);
+        map_unmap(&mut rows, count);
     }
-    copies(&mut report);
-    journalled(&mut report);
-    println!("{:#}", Value::Array(report.rows));
+    copies(&mut rows);
+    journalled(&mut rows);
+    bench::print(&rows);
 }
