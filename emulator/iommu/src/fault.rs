@@ -27,7 +27,8 @@ pub enum FaultReason {
     /// The page is not mapped, or not for reading.
     #[error("read permission is missing")]
     ReadDenied = 0x6,
-    /// A second-level table is not in memory.
+    /// A second-level table below the top one is not in memory; the top one is
+    /// [`FaultReason::ContextInvalid`].
     #[error("a second-level table is not in memory")]
     TableAccess = 0x7,
     /// The root table is not in memory.

@@ -26,8 +26,15 @@ pub const CONTEXT_TYPE: u32 = 2;
 pub const TYPE_TRANSLATE: u64 = 0b00;
 /// TT 10: pass-through.
 pub const TYPE_PASS_THROUGH: u64 = 0b10;
-/// Context entry, low half: reserved bits.
-pub const CONTEXT_RESERVED_LOW: u64 = 0xff0 | BEYOND_HOST;
+/// Context entry, low half: reserved bits, by translation type. Pass-through
+/// ignores the table's address, also the bits that the hardware has not.
+#[must_use]
+pub const fn context_reserved_low(kind: u64) -> u64 {
+    match kind {
+        TYPE_PASS_THROUGH => 0xff0,
+        _ => 0xff0 | BEYOND_HOST,
+    }
+}
 /// Context entry, high half: address width (AW), 3 bits.
 pub const CONTEXT_WIDTH: u64 = 0b111;
 /// Context entry, high half: position of the domain id, 16 bits.

@@ -227,6 +227,32 @@ fn context_invalidations_drop_what_they_name() {
 }
 
 #[test]
+fn a_context_invalidation_leaves_the_iotlb() {
+    // 6.5.1.1: the IOTLB has to be invalidated too.
+    let (os, _, leaf) = one_page();
+    let dma = os.dma(DEVICE);
+    assert_eq!(byte(&dma, IOVA), Ok(b'a'));
+    os.poke(leaf, 0);
+    assert!(os.run(contexts(1, 0, DEVICE, 0)));
+    assert!(dma.peek(IOVA, &mut [0]), "a peek sees it");
+    assert_eq!(byte(&dma, IOVA), Ok(b'a'), "stale");
+    assert!(os.run(pages(DOMAIN, IOVA, 0, true)));
+    assert_eq!(byte(&dma, IOVA), Err(FaultReason::ReadDenied));
+}
+
+#[test]
+fn devices_of_a_domain_share_its_entries_from_their_first_access() {
+    let (os, top, leaf) = one_page();
+    let entry = os.context_entry(DEVICE);
+    assert_eq!(byte(&os.dma(DEVICE), IOVA), Ok(b'a'));
+    os.poke(leaf, 0);
+    let other = os.context_entry(OTHER);
+    os.poke(Gpa(other.0 + 8), os.look(Gpa(entry.0 + 8)));
+    os.poke(other, top.0 | 1);
+    assert_eq!(byte(&os.dma(OTHER), IOVA), Ok(b'a'), "stale");
+}
+
+#[test]
 fn a_full_set_gives_up_its_oldest_way() {
     // Five addresses of one set: the set repeats every 256 MiB.
     let os = Os::new(16 << 20, scenario::Scenario::for_test());

@@ -97,6 +97,22 @@ const ROWS: &[Row] = &[
         FaultReason::TableAccess,
     ),
     (
+        // LCT.4.3, not LSS.1.
+        "top table outside RAM",
+        |os, _, _| {
+            let entry = os.context_entry(DEVICE);
+            os.poke(entry, RAM | tables::CONTEXT_PRESENT);
+        },
+        false,
+        FaultReason::ContextInvalid,
+    ),
+    (
+        "context address beyond the host width",
+        |os, _, _| set_context(os, 1 << 55, 0),
+        false,
+        FaultReason::ContextReserved,
+    ),
+    (
         "context table outside RAM",
         |os, _, _| os.poke(root_entry(os), RAM | 1),
         false,
@@ -348,6 +364,26 @@ fn pass_through_leads_to_the_same_address() {
     let dma = os.dma(DEVICE);
     assert_eq!(byte(&dma, Iova(PAGE_A.0)), Ok(b'a'));
     assert_eq!(byte(&dma, Iova(1 << 48)), Err(FaultReason::AddressBeyond));
+}
+
+#[test]
+fn pass_through_ignores_the_table_and_its_width() {
+    // 9.3: the address is ignored; 3.9: the host's width is the limit.
+    let os = Os::started(RAM);
+    let _ = os.attach(DEVICE, DOMAIN, 3);
+    let entry = os.context_entry(DEVICE);
+    let kind = tables::TYPE_PASS_THROUGH << tables::CONTEXT_TYPE;
+    os.poke(entry, !0xfff | kind | tables::CONTEXT_PRESENT);
+    let dma = os.dma(DEVICE);
+    assert_eq!(poke(&dma, Iova(PAGE_A.0)), Ok(()));
+    assert_eq!(byte(&dma, Iova(1 << 39)), Err(FaultReason::NotMemory));
+    assert_eq!(byte(&dma, Iova(1 << 48)), Err(FaultReason::AddressBeyond));
+    os.poke(entry, kind | 1 << 4 | tables::CONTEXT_PRESENT);
+    assert!(os.run(crate::testing::contexts(1, 0, DEVICE, 0)));
+    assert_eq!(
+        byte(&dma, Iova(PAGE_A.0)),
+        Err(FaultReason::ContextReserved)
+    );
 }
 
 #[test]

@@ -206,6 +206,11 @@ impl Vtd {
         if context.pass_through {
             return Ok(identity(request));
         }
+        // The context may have been fetched just now, and so seen by neither
+        // lookup before; the IOTLB still has what it has of its domain.
+        if let Some(found) = self.cached(&context, request) {
+            return Ok(found);
+        }
         let leaf = walk::leaf(
             env.memory,
             &context,
@@ -281,11 +286,26 @@ impl Vtd {
         if !within(context, request) || context.pass_through {
             return None;
         }
+        self.large(context.domain, request)
+    }
+
+    #[inline]
+    fn large(&self, domain: u16, request: &Request) -> Option<Translation> {
         self.iotlb
-            .find_large(context.domain, request.iova, request.write)
+            .find_large(domain, request.iova, request.write)
             .map(from_cache)
             // A large page may lead into the interrupt range; the walk says so.
             .filter(|found| !is_interrupt_address(found.gpa.0))
+    }
+
+    /// What the IOTLB says of a page of any size, in a context that need not
+    /// be cached: entries are tagged with the domain, not with the device
+    /// (6.2.1), and dropping a context leaves them (6.5.1.1).
+    fn cached(&self, context: &Context, request: &Request) -> Option<Translation> {
+        self.iotlb
+            .find_small(context.domain, request.iova, request.write)
+            .map(from_cache)
+            .or_else(|| self.large(context.domain, request))
     }
 
     /// Translate what [`Vtd::hit`] does not know.
@@ -351,6 +371,9 @@ impl Translate for Vtd {
         }
         if context.pass_through {
             return Some(Gpa(request.iova.0));
+        }
+        if let Some(found) = self.cached(&context, &request) {
+            return Some(found.gpa);
         }
         let (iova, length, write) = (request.iova, request.length, request.write);
         let leaf = walk::leaf(env.memory, &context, iova, length, write).ok()?;

@@ -56,10 +56,11 @@ pub(super) fn context(
     if low & spec::CONTEXT_PRESENT == 0 {
         return Err(refuse(FaultReason::ContextNotPresent));
     }
-    if low & spec::CONTEXT_RESERVED_LOW != 0 || high & spec::CONTEXT_RESERVED_HIGH != 0 {
+    let kind = (low >> spec::CONTEXT_TYPE) & 0b11;
+    if low & spec::context_reserved_low(kind) != 0 || high & spec::CONTEXT_RESERVED_HIGH != 0 {
         return Err(refuse(FaultReason::ContextReserved));
     }
-    let pass_through = match (low >> spec::CONTEXT_TYPE) & 0b11 {
+    let pass_through = match kind {
         spec::TYPE_TRANSLATE => false,
         spec::TYPE_PASS_THROUGH => true,
         // 01 needs a device TLB (ECAP.DT), 11 is reserved.
@@ -67,10 +68,17 @@ pub(super) fn context(
     };
     let levels =
         spec::levels(high & spec::CONTEXT_WIDTH).ok_or(refuse(FaultReason::ContextInvalid))?;
+    // Without paging it is the host's width that limits addresses, not that
+    // of the tables (3.9; LGN.1.3 of the table in 7.1.3).
+    let bits = if pass_through {
+        spec::HOST_ADDRESS_BITS
+    } else {
+        spec::input_bits(levels)
+    };
     Ok(Context {
         domain: (high >> spec::CONTEXT_DOMAIN) as u16,
         levels,
-        bits: spec::input_bits(levels) as u8,
+        bits: bits as u8,
         pass_through,
         silent,
         table: low & spec::ADDRESS,
@@ -100,9 +108,15 @@ pub(super) fn leaf(
     loop {
         let shift = 12 + 9 * (u32::from(level) - 1);
         let entry = Gpa(table | ((iova.0 >> shift) & 0x1ff) << 3);
-        let value = memory
-            .read_u64(entry)
-            .map_err(|_| FaultReason::TableAccess)?;
+        // The top table is the context entry's fault (LCT.4.3 of the table in
+        // 7.1.3), the others are that of the table above (LSS.1).
+        let value = memory.read_u64(entry).map_err(|_| {
+            if level == context.levels {
+                FaultReason::ContextInvalid
+            } else {
+                FaultReason::TableAccess
+            }
+        })?;
         // Permission first: reserved bits of an entry that is not present are
         // ignored, and R and W are its present bits (9.8).
         rights &= value;
