@@ -27,6 +27,12 @@ pub enum Command {
     /// Rebuild the IOMMU from a journal, without driver or KVM, check every
     /// access against it, and show the findings
     Replay(Show),
+    /// Say what a finding means, why it matters and how to mend it
+    Explain {
+        /// The finding; without one they are listed
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+    },
     /// Check that this host can run dmasan
     Doctor,
 }

@@ -69,6 +69,9 @@ pub enum CliError {
         /// Why not.
         error: replay::ReplayError,
     },
+    /// No finding has that name.
+    #[error("there is no finding {0:?}: dmasan explain lists them")]
+    NoSuchFinding(String),
     /// The machine cannot be made, or cannot go on.
     #[error(transparent)]
     Machine(MachineError),
@@ -87,7 +90,8 @@ impl CliError {
             | Self::Driver { .. }
             | Self::Scenario { .. }
             | Self::Journal { .. }
-            | Self::Replay { .. } => 2,
+            | Self::Replay { .. }
+            | Self::NoSuchFinding(_) => 2,
             Self::Write { .. } | Self::Machine(_) | Self::Report(_) => 3,
         }
     }

@@ -4,6 +4,7 @@
 mod args;
 mod doctor;
 mod error;
+mod explain;
 mod files;
 mod logging;
 mod reproduce;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Report(arguments) => show::report(arguments),
         Command::Replay(arguments) => show::replay(arguments),
+        Command::Explain { id } => explain::explain(id.as_deref()),
         Command::Doctor => doctor::doctor(),
     };
     match result {

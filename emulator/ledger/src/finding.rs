@@ -24,6 +24,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::DmaUseAfterFree,
+        Self::DmaUnmapped,
+        Self::DmaPermission,
+        Self::FreeInFlight,
+        Self::MappedAfterFree,
+        Self::StaleIotlb,
+    ];
+
     /// The identifier: kebab case.
     #[must_use]
     pub const fn id(self) -> &'static str {
