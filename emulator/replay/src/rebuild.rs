@@ -90,11 +90,13 @@ pub fn replay(records: &[Record]) -> Result<Replayed, ReplayError> {
         ledger: Ledger::new(),
         accesses: 0,
         edited: 0,
+        held: None,
         out: Vec::with_capacity(records.len()),
     };
     for (index, record) in records.iter().enumerate() {
         rebuild.record(index, record);
     }
+    rebuild.let_go();
     rebuild.comparison.settle(records.len());
     Ok(Replayed {
         records: rebuild.out,
@@ -116,12 +118,18 @@ struct Rebuild {
     ledger: Ledger,
     accesses: u64,
     edited: u64,
+    /// A refusal that the IOMMU has no part in, until its access is told: what
+    /// the IOMMU said of the same access comes first.
+    held: Option<Record>,
     out: Vec<Record>,
 }
 
 impl Rebuild {
     fn record(&mut self, index: usize, record: &Record) {
         let mut again = record.clone();
+        if !matches!(record.event, Event::Access { .. }) {
+            self.let_go();
+        }
         match &record.event {
             Event::TableWrite {
                 address,
@@ -177,13 +185,23 @@ impl Rebuild {
                 };
                 self.access(index, record, request, *outcome, &mut again);
             }
-            event if is_word_of_the_iommu(event) && !not_by_the_iommu(event) => {
+            event if not_by_the_iommu(event) => {
+                self.held = Some(again);
+                return;
+            }
+            event if is_word_of_the_iommu(event) => {
                 self.comparison.recorded(index, event.clone());
                 return;
             }
             _ => {}
         }
         self.push(again);
+    }
+
+    fn let_go(&mut self) {
+        if let Some(record) = self.held.take() {
+            self.push(record);
+        }
     }
 
     fn push(&mut self, record: Record) {
@@ -209,12 +227,13 @@ impl Rebuild {
         again: &mut Record,
     ) {
         self.accesses += 1;
-        let stopped = match self.out.last().map(|last| &last.event) {
+        let stopped = match self.held.as_ref().map(|held| &held.event) {
             Some(Event::Fault { reason, .. }) if recorded == Outcome::Refused => Some(*reason),
             _ => None,
         };
         // Without bus mastering the request never reached the IOMMU.
         if stopped == Some(FaultReason::BusMasterDisabled.code()) {
+            self.let_go();
             return;
         }
         self.scenario.journal().set_time(record.time);
@@ -240,6 +259,7 @@ impl Rebuild {
             },
         };
         self.listen(record.time, index);
+        self.let_go();
         if let Event::Access { outcome: place, .. } = &mut again.event {
             *place = outcome;
         }
