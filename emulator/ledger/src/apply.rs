@@ -3,6 +3,7 @@
 use crate::history::{Moment, Step};
 use crate::mappings::{Change, Translation};
 use crate::pages::{self, PageState};
+use crate::spec::RESET;
 use crate::text::short;
 use crate::{Allocation, Ledger};
 use journal::event::{self, AllocationId, Event, Scope, StackId, Table, TrapKind};
@@ -17,6 +18,8 @@ const MAX_NAME: usize = 200;
 const MAX_FRAMES: usize = 64;
 /// Pages with a history.
 const MAX_HISTORIES: usize = 1 << 18;
+/// Pages out of the quarantine whose histories are kept.
+const MAX_RECYCLED: usize = 1 << 12;
 /// Devices whose context entries are known.
 const MAX_DEVICES: usize = 1 << 10;
 
@@ -150,7 +153,17 @@ impl Ledger {
                 };
                 self.faulted(*context, *device, *iova, *write, refusal);
             }
-            Event::Message { .. } => self.facts.interrupts += 1,
+            // The IOMMU sends some too, under its own id.
+            Event::Message {
+                device, refused, ..
+            } if *device == self.default_device && refused.is_none() => {
+                self.facts.interrupts += 1;
+            }
+            Event::DeviceState { device, state }
+                if self.names.get(&state.0).is_some_and(|name| name == RESET) =>
+            {
+                self.commands.reset(*device);
+            }
             _ => {}
         }
     }
@@ -317,8 +330,16 @@ impl Ledger {
             if let Some(page) = self.pages.get_mut(pfn) {
                 page.state = PageState::Recycled;
             }
-            // The history goes; owner and free remain.
-            self.histories.remove(&pfn);
+            // Histories of the latest are kept: a device that comes too late
+            // often comes soon after. Of all, owner and free remain.
+            self.note(pfn, Step::Recycled);
+            if self.recycled.len() == MAX_RECYCLED
+                && let Some(oldest) = self.recycled.pop_front()
+                && self.pages.get(oldest).state == PageState::Recycled
+            {
+                self.histories.remove(&oldest);
+            }
+            self.recycled.push_back(pfn);
         }
         self.budget = self.budget.saturating_sub(done);
     }

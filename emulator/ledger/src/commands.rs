@@ -82,7 +82,7 @@ impl Commands {
             return Vec::new();
         }
         let doorbells = self.queues.entry((device, queue)).or_default();
-        // A queue begins at 0 (virtio 1.3, 2.7.1).
+        // A queue begins at 0 (virtio 1.2 §2.7.6).
         let before = doorbells
             .iter()
             .rev()
@@ -113,6 +113,11 @@ impl Commands {
         }
         doorbells.push_back(bell);
         late
+    }
+
+    /// The device was reset: its queues begin at 0 again.
+    pub(crate) fn reset(&mut self, device: RequesterId) {
+        self.queues.retain(|&(of, _), _| of != device);
     }
 
     /// The device took an entry from the ring.

@@ -152,15 +152,16 @@ impl History {
         self.last.push_back(moment);
     }
 
-    /// The generation of the latest translation that was cached.
+    /// The generation of the latest translation that was cached since the
+    /// page was last allocated.
     pub(crate) fn generation(&self) -> Option<u32> {
         let moments = self.last.iter().rev().chain(self.first.iter().rev());
         moments
-            .filter_map(|moment| match moment.step {
+            .take_while(|moment| !matches!(moment.step, Step::Allocated { .. }))
+            .find_map(|moment| match moment.step {
                 Step::Filled { generation, .. } => Some(generation),
                 _ => None,
             })
-            .next()
     }
 
     /// All that is kept, with the first invalidation that covered the address

@@ -173,6 +173,8 @@ impl Ledger {
         let gpa = Gpa(pfn << PAGE_SHIFT);
         let identity = self.passes_through(access.device);
         let generation = match route {
+            // Nothing is mapped that could have one.
+            _ if identity => None,
             Some(route) => Some(route.generation),
             None => self.histories.get(&pfn).and_then(|h| h.generation()),
         };
@@ -262,6 +264,7 @@ impl Ledger {
             self.find((kind, Outcome::Refused), access, (page, None), owned, &case)
         });
         let Some(found) = found else { return };
+        self.note_refusal(access.iova.page(), found);
         match refusal {
             Some(refusal) => self.explain(found, refusal),
             None => self.unexplained = Some((access, found)),
@@ -342,7 +345,10 @@ impl Ledger {
         self.find(
             (Kind::FreeInFlight, Outcome::LandedLate),
             landing,
-            (Some(flight.route.gpa), Some(flight.route.generation)),
+            (
+                Some(flight.route.gpa),
+                Some(flight.route.generation).filter(|_| !identity),
+            ),
             Some(owner),
             &Case::FreeInFlight {
                 issued: access.time,

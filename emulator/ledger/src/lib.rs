@@ -53,7 +53,7 @@ use mappings::Mappings;
 use memory::{Gpa, Iova, RequesterId};
 use pages::Pages;
 use spec::ContextEntry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One allocation, as long as a page of it has no other owner.
 #[derive(Clone, Debug)]
@@ -129,6 +129,8 @@ pub struct Ledger {
     mappings: Mappings,
     invalidations: Invalidations,
     histories: BTreeMap<u64, History>,
+    /// The latest pages that left the quarantine, oldest first.
+    recycled: VecDeque<u64>,
     commands: Commands,
     allocations: BTreeMap<u32, Allocation>,
     flights: BTreeMap<u32, Flight>,
@@ -141,6 +143,11 @@ pub struct Ledger {
     unexplained: Option<(Access, usize)>,
     findings: Vec<Finding>,
     keys: BTreeMap<Key, usize>,
+    /// Finding of the latest refused access; and the same for each page.
+    refused: Option<usize>,
+    refusals: BTreeMap<u64, usize>,
+    /// Finding that a bug check answers, by the bug check's event.
+    causes: BTreeMap<u32, usize>,
     /// Units of work that the events so far have paid for.
     budget: u64,
 }
@@ -179,6 +186,13 @@ impl Ledger {
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// Index of the finding that the bug check told by event number `event`
+    /// (from 1) answers.
+    #[must_use]
+    pub fn cause(&self, event: u32) -> Option<usize> {
+        self.causes.get(&event).copied()
     }
 
     /// What happened so far, in numbers.

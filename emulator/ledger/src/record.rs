@@ -11,26 +11,29 @@ use memory::{Gpa, PAGE_SHIFT};
 
 /// Distinct findings kept.
 const MAX_FINDINGS: usize = 1024;
+/// Bug checks whose findings are known.
+const MAX_CAUSES: usize = 4096;
+/// Pages whose latest refusal is known.
+const MAX_REFUSALS: usize = 1 << 16;
 
 impl Ledger {
-    /// Windows stopped: the finding that made it do so learns of it.
+    /// Windows stopped: the finding that made it do so learns of it, and the
+    /// stop of the finding.
     pub(crate) fn stopped(&mut self, stop: &event::BugCheck) {
         let [kind, _, address, _] = stop.parameters;
         if stop.code != BUG_CHECK_DMA_VIOLATION || kind != IOMMU_VIOLATION {
             return;
         }
-        let refused = |finding: &&mut Finding| finding.outcome == Outcome::Refused;
-        let exact = self
-            .findings
-            .iter_mut()
-            .rev()
-            .filter(refused)
-            .find(|finding| finding.iova.page() == address >> PAGE_SHIFT);
-        let finding = match exact {
-            Some(finding) => Some(finding),
-            None => self.findings.iter_mut().rev().find(refused),
+        // A finding keeps the address of its first access only, and two may
+        // have had one address in turn: it goes by the latest refusal there.
+        let exact = self.refusals.get(&(address >> PAGE_SHIFT)).copied();
+        let Some(index) = exact.or(self.refused) else {
+            return;
         };
-        if let Some(finding) = finding
+        if self.causes.len() < MAX_CAUSES {
+            self.causes.insert(self.event, index);
+        }
+        if let Some(finding) = self.findings.get_mut(index)
             && finding.stop.as_ref().is_none_or(|known| !known.seen)
         {
             finding.stop = Some(Stop {
@@ -41,6 +44,14 @@ impl Ledger {
                 seen: true,
                 continued: stop.continued,
             });
+        }
+    }
+
+    /// Note which finding a refused access belongs to.
+    pub(crate) fn note_refusal(&mut self, page: u64, finding: usize) {
+        self.refused = Some(finding);
+        if self.refusals.len() < MAX_REFUSALS || self.refusals.contains_key(&page) {
+            self.refusals.insert(page, finding);
         }
     }
 

@@ -69,16 +69,16 @@ impl Report {
                 allocation,
             })
             .collect();
-        report.scan(records, symbols);
+        report.scan(ledger, records, symbols);
         report.name_commands(records);
         report
     }
 
     /// What the ledger does not keep.
-    fn scan(&mut self, records: &[Record], symbols: &Symbolizer) {
+    fn scan(&mut self, ledger: &Ledger, records: &[Record], symbols: &Symbolizer) {
         let mut printed = VecDeque::new();
         let mut stacks = BTreeMap::<StackId, &[u64]>::new();
-        for record in records {
+        for (number, record) in (1u32..).zip(records) {
             match &record.event {
                 Event::Begin(begin) if self.begin.is_none() => {
                     self.begin = Some(cleaned_begin(begin));
@@ -97,7 +97,7 @@ impl Report {
                     self.stops.push(Stopped {
                         time: record.time,
                         stack: describe(symbols, frames),
-                        finding: self.cause(stop),
+                        finding: ledger.cause(number),
                         bug_check: BugCheck {
                             reason: text(&stop.reason),
                             ..stop.clone()
@@ -136,15 +136,6 @@ impl Report {
                 text: text(line.trim_end()),
             })
             .collect();
-    }
-
-    /// The finding that a bug check is the answer to.
-    fn cause(&self, stop: &BugCheck) -> Option<usize> {
-        self.findings.iter().position(|found| {
-            found.finding.stop.as_ref().is_some_and(|known| {
-                known.seen && (known.code, known.parameters) == (stop.code, stop.parameters)
-            })
-        })
     }
 
     /// Names of the commands that histories speak of.

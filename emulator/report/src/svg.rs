@@ -1,6 +1,6 @@
-//! The first finding as a picture: the text as a terminal shows it, and under
-//! it the life of the page as lanes: what the driver owns, what the tables
-//! map, what the IOTLB holds, what the device did.
+//! The first finding as a picture: its text in short, and under it the life of
+//! the page as lanes: what the driver owns, what the tables map, what the
+//! IOTLB holds, what the device did.
 
 use crate::layout::{self, Tone};
 use crate::model::{Found, Report};
@@ -14,7 +14,9 @@ const BAR: f64 = 36.0;
 const COLUMNS: usize = 100;
 /// Height of a lane and of the lanes' frame.
 const LANE: f64 = 26.0;
-const LANES: f64 = 4.0 * LANE + 62.0;
+const LANES: f64 = 4.0 * LANE + 3.0 * LABEL + 40.0;
+/// Height of a row of the lanes' labels.
+const LABEL: f64 = 15.0;
 /// Column where lanes begin, pixels from the left.
 const LABELS: f64 = 150.0;
 /// Lines drawn at most.
@@ -113,14 +115,11 @@ pub fn render(report: &Report) -> String {
             "<circle cx=\"{x}\" cy=\"18\" r=\"6\" fill=\"{fill}\"/>"
         );
     }
-    let caption: String = report
-        .meta
-        .reproduce
-        .as_deref()
-        .unwrap_or("dmasan")
-        .chars()
-        .take(80)
-        .collect();
+    let caption: String = match &report.begin {
+        Some(begin) => format!("dmasan: {}, {} domain", begin.driver, begin.domain),
+        None => "dmasan".to_owned(),
+    };
+    let caption: String = caption.chars().take(90).collect();
     write_text(&mut out, (90.0, 23.0), FAINT, false, &caption);
     let mut y = BAR + MARGIN + 4.0;
     for line in &lines {
@@ -235,11 +234,12 @@ fn lanes(out: &mut String, found: &Found, top: f64, width: f64) {
             0 => "start",
             _ => "middle",
         };
-        let y = top + 22.0 + 3.6 * LANE + if index % 2 == 0 { 6.0 } else { 18.0 };
+        // Three rows in turn, for neighbours are closer than labels are long.
+        let y = top + 30.0 + 3.6 * LANE + LABEL * (index % 3) as f64;
         if moments.len() <= 12 || index == 0 || index == last {
             let _ = writeln!(
                 out,
-                "<text x=\"{:.1}\" y=\"{y:.1}\" font-size=\"9\" fill=\"{fill}\" \
+                "<text x=\"{:.1}\" y=\"{y:.1}\" font-size=\"11\" fill=\"{fill}\" \
                  text-anchor=\"{anchor}\">{} {}</text>",
                 if index == last { end - 4.0 } else { x(index) },
                 escaped(&what),

@@ -48,6 +48,9 @@ pub const BUG_CHECK_DMA_VIOLATION: u32 = 0xe6;
 /// Its parameter 1 for a violation that the IOMMU detected.
 pub const IOMMU_VIOLATION: u64 = 0x26;
 
+/// Name of the state of a device that was reset (virtio 1.2 §2.4).
+pub(crate) const RESET: &str = "RESET";
+
 /// Interrupt requests, never memory (VT-d 3.14).
 pub const INTERRUPT_RANGE: std::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
 

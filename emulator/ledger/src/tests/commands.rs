@@ -74,3 +74,21 @@ fn doorbell_with_unread_index_is_the_last_resort() {
 fn command_before_all_doorbells_has_no_stack() {
     assert_eq!(submitted_by(Run::isolated().take(1, 0), 1), None);
 }
+
+#[test]
+fn queue_begins_anew_after_a_reset() {
+    let run = Run::isolated()
+        .doorbell(3, Some(5))
+        .then(Event::Name {
+            id: NameId(9),
+            text: "RESET".into(),
+        })
+        .then(Event::DeviceState {
+            device: DEVICE,
+            state: NameId(9),
+        })
+        .doorbell(4, Some(7))
+        .take(1, 2);
+
+    assert_eq!(submitted_by(run, 1), Some(4));
+}

@@ -440,3 +440,124 @@ fn command_named_after_its_finding_is_told_to_it() {
     assert_eq!(command.name.as_deref(), Some("TRANSFER_TO_HOST_2D"));
     assert_eq!(command.answer.as_deref(), Some("OK_NODATA"));
 }
+
+#[test]
+fn bug_check_is_of_the_latest_refusal_at_its_address() {
+    // Two allocations have one address in turn; Windows goes on after each.
+    let ledger = Run::isolated()
+        .used()
+        .cleared()
+        .invalidate(true)
+        .free(1)
+        .command(2, 4)
+        .refused(2, ADDRESS)
+        .bug_check(ADDRESS, true)
+        .allocate(2, PAGE, 1)
+        .map(ADDRESS, PAGE)
+        .unmap(ADDRESS)
+        .invalidate(true)
+        .free(2)
+        .command(3, 5)
+        .refused(3, ADDRESS)
+        .bug_check(ADDRESS, true);
+    let stops: Vec<u32> = (1u32..)
+        .zip(&ledger.records)
+        .filter(|(_, record)| matches!(record.event, Event::BugCheck(_)))
+        .map(|(number, _)| number)
+        .collect();
+    let ledger = ledger.end();
+
+    assert_eq!(ledger.findings().len(), 2);
+    assert!(
+        ledger
+            .findings()
+            .iter()
+            .all(|f| f.stop.as_ref().is_some_and(|s| s.seen))
+    );
+    let causes: Vec<_> = stops.iter().map(|&stop| ledger.cause(stop)).collect();
+    assert_eq!(causes, [Some(0), Some(1)]);
+}
+
+#[test]
+fn bug_check_of_a_later_page_is_of_the_same_finding() {
+    let next = ADDRESS + 0x1000;
+    let run = Run::isolated()
+        .allocate(1, PAGE, 2)
+        .map(ADDRESS, PAGE)
+        .map(next, PAGE + 1)
+        .unmap(ADDRESS)
+        .unmap(next)
+        .invalidate(true)
+        .free(1)
+        .command(2, 4)
+        .refused(2, ADDRESS)
+        .bug_check(ADDRESS, true)
+        .refused(2, next)
+        .bug_check(next, true);
+    let last = run.records.len() as u32;
+    let ledger = run.end();
+
+    assert_eq!(ledger.findings().len(), 1);
+    let stop = ledger.findings()[0].stop.clone().unwrap();
+    assert_eq!(stop.parameters[2], ADDRESS);
+    assert_eq!(ledger.cause(last), Some(0));
+}
+
+#[test]
+fn interrupts_are_those_of_the_device_that_went_out() {
+    let message = |device, refused| Event::Message {
+        device,
+        address: 0xfee0_0000,
+        data: 0xd0,
+        refused,
+    };
+    let ledger = Run::isolated()
+        .then(message(DEVICE, None))
+        .then(message(RequesterId::new(0, 0, 0), None))
+        .then(message(DEVICE, Some(NameId(2))))
+        .end();
+
+    assert_eq!(ledger.facts().interrupts, 1);
+}
+
+#[test]
+fn page_out_of_the_quarantine_keeps_its_story() {
+    let findings = Run::isolated()
+        .used()
+        .cleared()
+        .invalidate(true)
+        .free(1)
+        .then(Event::Recycle {
+            pages: vec![PageRun {
+                first: Pfn(PAGE),
+                count: 1,
+            }],
+        })
+        .command(2, 4)
+        .refused(2, ADDRESS)
+        .findings();
+
+    let steps: Vec<_> = findings[0]
+        .history
+        .moments
+        .iter()
+        .map(|m| &m.step)
+        .collect();
+    assert!(
+        matches!(steps.first(), Some(Step::Allocated { .. })),
+        "{steps:?}"
+    );
+    assert!(steps.contains(&&Step::Recycled), "{steps:?}");
+}
+
+#[test]
+fn without_isolation_there_is_no_generation() {
+    let findings = Run::in_domain("passthrough")
+        .allocate(1, PAGE, 1)
+        .free(1)
+        .command(2, 4)
+        .done(2, PAGE << 12, PAGE, false)
+        .findings();
+
+    assert_eq!(findings[0].generation, None);
+}

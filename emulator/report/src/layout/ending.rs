@@ -31,7 +31,7 @@ pub(crate) fn draw(page: &mut Page, report: &Report) {
     }
     if !report.is_clean() && !report.printed.is_empty() {
         page.blank();
-        page.push(Line::new().with(Tone::Bold, "  the driver's last words"));
+        page.push(Line::new().with(Tone::Bold, "  the driver printed last"));
         let from = report.printed.len().saturating_sub(MAX_PRINTED);
         for line in report.printed.iter().skip(from) {
             let time = format!("    {:>12}   ", span(line.time));
@@ -192,7 +192,8 @@ fn summary(page: &mut Page, report: &Report) {
         page.row("faults", Tone::Plain, &text);
     }
     page.blank();
-    page.push(last_line(report));
+    // Whole, however long: it is what a log is searched for.
+    page.lines.push(last_line(report));
 }
 
 /// What grep finds.
@@ -211,7 +212,7 @@ fn last_line(report: &Report) -> Line {
     let frames = [&found.freed, &found.used, &found.allocated];
     let frame = frames
         .iter()
-        .find_map(|frames| frames.iter().find(|frame| frame.function.is_some()))
+        .find_map(|frames| stack::shown(frames).find(|frame| frame.function.is_some()))
         .or_else(|| frames.iter().find_map(|frames| frames.first()));
     let count = report.findings.len() as u64;
     let count = count.saturating_add(report.facts.findings_omitted);
@@ -220,7 +221,7 @@ fn last_line(report: &Report) -> Line {
         if let Some(source) = stack::source(frame) {
             text.push_str(&format!(" {source}"));
         }
-        text.push_str(&format!(" in {}", stack::symbol(frame)));
+        text.push_str(&format!(" in {}", stack::name(frame)));
     }
     if count > 1 {
         text.push_str(&format!(" (and {} more)", count - 1));

@@ -1,17 +1,47 @@
 //! One finding in full.
 
 use super::{Line, Page, Tone, life, neighbours, stack};
-use crate::model::{Found, Report};
+use crate::model::{Found, Frame, Report};
 use crate::remedy::remedy;
 use crate::spec::bug_check_name;
 use journal::event::{AllocationKind, Certainty};
 use ledger::spec::{fault_reason, is_iommu_fault};
 use ledger::{AllocationFacts, Command, Finding, Kind, Outcome, Party, span};
 
+/// How a stack is drawn.
+type DrawStack = fn(&mut Page, &[Frame], &str);
+
 pub(crate) fn draw(page: &mut Page, report: &Report, index: usize) {
     let Some(found) = report.findings.get(index) else {
         return;
     };
+    opening(page, report, index, found);
+    for related in &found.finding.related {
+        if let Some(other) = report.findings.get(*related) {
+            let text = format!("{} (number {})", other.finding.kind.id(), related + 1);
+            page.row("see also", Tone::Plain, &text);
+        }
+    }
+    stacks(page, found, stack::draw);
+    life::draw(page, found);
+    neighbours::draw(page, found);
+    page.blank();
+    verdict(page, report, &found.finding);
+}
+
+/// The same in short, for a picture.
+pub(crate) fn sketch(page: &mut Page, report: &Report, index: usize) {
+    let Some(found) = report.findings.get(index) else {
+        return;
+    };
+    opening(page, report, index, found);
+    stacks(page, found, stack::sketch);
+    life::draw(page, found);
+    page.blank();
+    verdict(page, report, &found.finding);
+}
+
+fn opening(page: &mut Page, report: &Report, index: usize, found: &Found) {
     let finding = &found.finding;
     let number = match report.findings.len() {
         1 => String::new(),
@@ -27,17 +57,6 @@ pub(crate) fn draw(page: &mut Page, report: &Report, index: usize) {
     headline(page, finding);
     page.blank();
     place(page, finding);
-    for related in &finding.related {
-        if let Some(other) = report.findings.get(*related) {
-            let text = format!("{} (number {})", other.finding.kind.id(), related + 1);
-            page.row("see also", Tone::Plain, &text);
-        }
-    }
-    stacks(page, found);
-    life::draw(page, found);
-    neighbours::draw(page, found);
-    page.blank();
-    verdict(page, report, finding);
 }
 
 /// Who did what, in a sentence.
@@ -160,7 +179,7 @@ pub(crate) fn allocation_words(allocation: &AllocationFacts) -> String {
     text
 }
 
-fn stacks(page: &mut Page, found: &Found) {
+fn stacks(page: &mut Page, found: &Found, draw: DrawStack) {
     let finding = &found.finding;
     let titled = |page: &mut Page, title: &str, time: Option<u64>| {
         page.blank();
@@ -175,19 +194,19 @@ fn stacks(page: &mut Page, found: &Found) {
     {
         let submitted = command.submitted.as_ref().map(|place| place.time);
         titled(page, "used: the command was submitted here", submitted);
-        stack::draw(page, &found.used, "no doorbell was seen for it");
+        draw(page, &found.used, "no doorbell was seen for it");
     }
     if let Some(allocation) = &finding.allocation {
         if let Some(freed) = &allocation.freed {
             titled(page, "freed here", Some(freed.time));
-            stack::draw(page, &found.freed, "no stack was recorded");
+            draw(page, &found.freed, "no stack was recorded");
         }
         titled(page, "allocated here", Some(allocation.allocated.time));
-        stack::draw(page, &found.allocated, "no stack was recorded");
+        draw(page, &found.allocated, "no stack was recorded");
     }
     if let Some(other) = &finding.reused_by {
         titled(page, "allocated again here", Some(other.allocated.time));
-        stack::draw(page, &found.reused, "no stack was recorded");
+        draw(page, &found.reused, "no stack was recorded");
     }
 }
 

@@ -12,7 +12,7 @@ const TIME: usize = 12;
 pub(crate) fn words(found: &Found, moment: &Moment) -> (String, String, Tone) {
     let verb = |write: bool| if write { "written" } else { "read" };
     let command = |context: ContextId| match (context.0, found.commands.get(&context.0)) {
-        (0, _) => "the device's own access to its rings".to_owned(),
+        (0, _) => "by the device itself, for its rings".to_owned(),
         (id, Some(name)) => format!("by {name} (command {id})"),
         (id, None) => format!("by command {id}"),
     };
@@ -70,10 +70,15 @@ pub(crate) fn words(found: &Found, moment: &Moment) -> (String, String, Tone) {
             count,
             last,
         } => {
-            let mut more = command(*context);
-            if *count > 1 {
-                more.push_str(&format!(", {count} times until {}", span(*last)));
-            }
+            // Several commands may have had a part in it.
+            let more = match count {
+                0 | 1 => command(*context),
+                _ => format!(
+                    "{count} times until {}, first {}",
+                    span(*last),
+                    command(*context)
+                ),
+            };
             (verb(*write), more, Tone::Plain)
         }
         Step::Issued {

@@ -225,14 +225,14 @@ pub(crate) fn report(report: &Report, width: usize) -> Page {
     page
 }
 
-/// The finding that a picture shows, with the report's last lines.
+/// What a picture shows: the first finding in short, or how the run ended.
 pub(crate) fn first(report: &Report, width: usize) -> Page {
     let mut page = Page::new(width);
-    if !report.findings.is_empty() {
-        finding::draw(&mut page, report, 0);
-        page.blank();
+    if report.findings.is_empty() {
+        ending::draw(&mut page, report);
+    } else {
+        finding::sketch(&mut page, report, 0);
     }
-    ending::draw(&mut page, report);
     page
 }
 

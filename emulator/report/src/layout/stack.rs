@@ -15,6 +15,11 @@ pub(crate) fn symbol(frame: &Frame) -> String {
     }
 }
 
+/// The same in short: the function alone, if it is known.
+pub(crate) fn name(frame: &Frame) -> String {
+    frame.function.clone().unwrap_or_else(|| symbol(frame))
+}
+
 /// Where a line of a stack is: `file:line`.
 pub(crate) fn source(frame: &Frame) -> Option<String> {
     let file = frame.file.as_deref()?;
@@ -24,6 +29,25 @@ pub(crate) fn source(frame: &Frame) -> Option<String> {
     })
 }
 
+/// Lines of a stack in a picture.
+const MAX_SKETCHED: usize = 4;
+
+/// Is it of the language's own library, inlined into the driver's code? Such
+/// lines say how something is done, not who does it: only the JSON has them.
+fn is_library(frame: &Frame) -> bool {
+    let of = |function: &str| {
+        ["core::", "alloc::", "std::"]
+            .iter()
+            .any(|library| function.starts_with(library))
+    };
+    frame.inlined && frame.function.as_deref().is_some_and(of)
+}
+
+/// The lines of a stack that a person reads.
+pub(crate) fn shown(frames: &[Frame]) -> impl Iterator<Item = &Frame> {
+    frames.iter().filter(|frame| !is_library(frame))
+}
+
 /// A stack, a line for each function; a second where the source file does not
 /// fit.
 pub(crate) fn draw(page: &mut Page, frames: &[Frame], none: &str) {
@@ -31,15 +55,11 @@ pub(crate) fn draw(page: &mut Page, frames: &[Frame], none: &str) {
         page.push(Line::new().with(Tone::Faint, format!("    ({none})")));
         return;
     }
-    for (number, frame) in frames.iter().enumerate() {
+    for (number, frame) in shown(frames).enumerate() {
         let place = format!("    #{number:<2} ");
         let indent = place.len();
         let name = symbol(frame);
-        let tone = if frame.function.is_some() {
-            Tone::Name
-        } else {
-            Tone::Plain
-        };
+        let tone = tone(frame);
         let mut tail = source(frame).unwrap_or_default();
         if frame.inlined {
             tail.push_str(" [inlined]");
@@ -58,5 +78,37 @@ pub(crate) fn draw(page: &mut Page, frames: &[Frame], none: &str) {
                 page.wrapped(margin, indent + 2, Tone::Plain, &tail);
             }
         }
+    }
+}
+
+/// The first lines of a stack, each a function and its place in columns.
+pub(crate) fn sketch(page: &mut Page, frames: &[Frame], none: &str) {
+    if frames.is_empty() {
+        return draw(page, frames, none);
+    }
+    let first: Vec<(String, &Frame)> = shown(frames)
+        .take(MAX_SKETCHED)
+        .map(|frame| (name(frame), frame))
+        .collect();
+    let column = first.iter().map(|(name, _)| name.chars().count()).max();
+    let column = column.unwrap_or(0).min(page.width / 2);
+    for (number, (name, frame)) in first.iter().enumerate() {
+        page.push(
+            Line::new()
+                .with(Tone::Faint, format!("    #{number} "))
+                .with(tone(frame), format!("{name:column$}"))
+                .with(
+                    Tone::Plain,
+                    format!("  {}", source(frame).unwrap_or_default()),
+                ),
+        );
+    }
+}
+
+fn tone(frame: &Frame) -> Tone {
+    if frame.function.is_some() {
+        Tone::Name
+    } else {
+        Tone::Plain
     }
 }

@@ -36,7 +36,8 @@ fn use_after_free_tells_its_whole_story() {
             "allocated here",
             "life of the page",
             "mapped",
-            "read          by TRANSFER_TO_HOST_2D (command 1), 2 times",
+            "read          2 times until",
+            "first by TRANSFER_TO_HOST_2D (command 1)",
             "invalidated   IOTLB: domain 1, reads and writes drained",
             "=> ",
             "read refused",
@@ -45,7 +46,7 @@ fn use_after_free_tells_its_whole_story() {
             "the driver: the command was submitted",
             "to mend",
             "dmasan run dmasan-gpu.sys --set UseAfterFree=1",
-            "==dmasan== SUMMARY: dma-use-after-free guest-driver/driver/src/resource.rs:214 in dmasan-gpu!",
+            "==dmasan== SUMMARY: dma-use-after-free guest-driver/driver/src/resource.rs:214 in dmasan_gpu::resource::Resource::free_backing",
         ],
     );
 }
@@ -91,7 +92,9 @@ fn lines_fit_their_width() {
             };
             let text = text::render(&named(&records), style);
             let limit = width.clamp(60, 100);
-            for line in text.lines() {
+            // But the summary, which is one line for whoever searches a log.
+            let lines = text.lines().filter(|line| !line.contains("SUMMARY"));
+            for line in lines {
                 assert!(line.chars().count() <= limit, "{width}: {line}");
             }
         }
@@ -176,6 +179,50 @@ fn every_key_of_the_json_is_in_the_schema() {
             schema.contains(&format!("`{key}`")),
             "{key} is not described"
         );
+    }
+}
+
+#[test]
+fn inlined_library_frames_are_in_the_json_alone() {
+    let mut report = named(&Sample::use_after_free());
+    let frames = &mut report.findings[0].freed;
+    let inlined = Frame {
+        function: Some("core::ptr::write_volatile".into()),
+        inlined: true,
+        ..frames[0].clone()
+    };
+    frames.insert(0, inlined);
+    let text = plain(&report);
+
+    assert!(!text.contains("write_volatile"), "{text}");
+    assert!(text.contains("#0  dmasan-gpu!dmasan_gpu::resource::Resource::free_backing"));
+    assert!(json::render(&report).contains("core::ptr::write_volatile"));
+}
+
+#[test]
+fn summary_is_one_whole_line_at_any_width() {
+    let style = Style {
+        color: false,
+        width: 60,
+    };
+    let text = text::render(&named(&Sample::use_after_free()), style);
+
+    assert!(text.ends_with("in dmasan_gpu::resource::Resource::free_backing\n"));
+}
+
+#[test]
+fn picture_is_a_short_report() {
+    let mut report = named(&Sample::use_after_free());
+    let deep = report.findings[0].freed[0].clone();
+    report.findings[0].freed = vec![deep; 20];
+    let picture = svg::render(&report);
+
+    assert_eq!(picture.matches("Resource::free_backing").count(), 4 + 2);
+    for part in ["SUMMARY", "pages around"] {
+        assert!(!picture.contains(part), "{part}");
+    }
+    for part in ["at fault", "to mend", "dmasan run dmasan-gpu.sys"] {
+        assert!(picture.contains(part), "{part}");
     }
 }
 
