@@ -176,7 +176,7 @@ impl VirtioGpu {
     }
 
     /// The display of a scanout has another preferred size: tells the driver
-    /// (§5.7.4.1). False if there is no such scanout.
+    /// (§5.7.4.2). False if there is no such scanout.
     pub fn set_display(&mut self, dma: Dma<'_>, scanout: u32, width: u32, height: u32) -> bool {
         if !self.gpu.set_display(scanout, (width, height)) {
             return false;

@@ -22,7 +22,7 @@ pub const CONFIG_NUM_SCANOUTS: u64 = 8;
 pub const CONFIG_NUM_CAPSETS: u64 = 12;
 /// Bytes of the device configuration.
 pub const CONFIG_SIZE: u32 = 16;
-/// Pending event: the displays changed (§5.7.4.1).
+/// Pending event: the displays changed (§5.7.4.2).
 pub const EVENT_DISPLAY: u32 = 1;
 
 /// Pixels a side of a cursor image (§5.7.6.10).
