@@ -140,9 +140,21 @@ impl Board {
         Ok(())
     }
 
-    /// Does the address lie in memory whose reads trap now?
-    pub fn is_polled(&self, address: Gva) -> bool {
-        self.state.polled.contains(&address.page_base())
+    /// Did this access trap only because the page's accesses trap now, and
+    /// would it be allowed otherwise?
+    pub fn is_trapped(&self, address: Gva, write: bool, fetch: bool) -> bool {
+        self.space.mapping(address).is_some_and(|mapping| {
+            mapping.trapped
+                && (!write || mapping.protection.write)
+                && (!fetch || mapping.protection.execute)
+        })
+    }
+
+    /// Can the driver write there, at once or after a trap?
+    pub fn is_writable(&self, address: Gva) -> bool {
+        self.space
+            .mapping(address)
+            .is_some_and(|mapping| mapping.protection.write)
     }
 
     /// Let the instruction at RIP access `pages` once.

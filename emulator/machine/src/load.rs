@@ -119,7 +119,7 @@ impl Machine {
             },
             windows,
             state: RunState {
-                threads: vec![Thread::new(0)],
+                threads: vec![Thread::new(layout::stack_top(0))],
                 current: 0,
                 interrupts: Vec::new(),
                 workload: Workload::new(options.plan.workload.clone(), options.plan.seed),
@@ -287,7 +287,12 @@ impl Machine {
         windows.executive.set_registration(full, display_only);
         windows.hal.init(board, &mut windows.mm, &[DEVICE])?;
         windows.hal.configure_device(board, DEVICE, MESSAGES)?;
-        self.map_stack(0)?;
+        self.map_stack(layout::stack_top(0))?;
+        let limit = Gva(layout::stack_top(0).0 - layout::STACK_SIZE);
+        self.windows
+            .executive
+            .set_stack(&mut self.board, 0, layout::stack_top(0), limit)
+            .map_err(MachineError::Platform)?;
         self.write_new_thunks()?;
         // Every read of the time page is a trap: time passes only there, at
         // other traps, and while the driver waits.

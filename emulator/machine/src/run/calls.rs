@@ -1,13 +1,14 @@
 //! Calls of the driver to Windows, and returns of its routines.
 
 use super::Machine;
+use super::stops;
 use super::threads::{Purpose, Thread, Waiting};
 use crate::error::MachineError;
 use crate::vm::Gpr;
 use journal::event::{End, Event};
 use memory::Gva;
 use windows::dxgk::DriverCall;
-use windows::{Call, Outcome, Platform};
+use windows::{Call, Outcome, Platform, layout};
 
 impl Machine {
     /// The driver called thunk `index`.
@@ -116,10 +117,18 @@ impl Machine {
             routine: frame.routine,
             value,
         });
+        let irql = self.windows.executive.irql();
+        if irql != frame.called_at
+            && let Some(end) =
+                self.bug_check(stops::irql_left(frame.name, frame.called_at, irql))?
+        {
+            return Ok(Some(end));
+        }
         self.windows
             .executive
             .set_irql(&mut self.board, frame.irql)
             .map_err(MachineError::Platform)?;
+        self.board.state.interrupts = frame.interrupts;
         self.thread_mut().waiting = frame.waiting;
         if let Some(cpu) = &frame.resume {
             self.board.vm.restore_cpu(cpu)?;
@@ -132,9 +141,11 @@ impl Machine {
                 value: instead,
                 store,
             } => {
-                if let Some(at) = store {
-                    // A bad pointer of the driver's own: it sees nothing.
-                    let _ = self.board.write(at, &[value as u8]);
+                if let Some(at) = store
+                    && let Err(error) = self.board.write(at, &[value as u8])
+                    && let Outcome::Stop(stop) = error.into()
+                {
+                    return self.bug_check(stop);
                 }
                 let value = instead.unwrap_or(value);
                 self.board
@@ -161,6 +172,34 @@ impl Machine {
             .map_err(MachineError::Platform)
     }
 
+    /// A thread on the stack of one that has ended, if there is one, as
+    /// Windows keeps stacks for the next thread; else on a new one.
+    fn new_thread(&mut self, index: usize) -> Result<Thread, MachineError> {
+        let over = |n: usize, t: &Thread| t.ended && n != self.state.current;
+        let threads = &self.state.threads;
+        let left = threads.iter().enumerate().find_map(|(n, thread)| {
+            let taken = threads
+                .iter()
+                .enumerate()
+                .any(|(m, other)| m != n && other.stack == thread.stack && !over(m, other));
+            (over(n, thread) && !taken).then_some(thread.stack)
+        });
+        let thread = match left {
+            Some(stack) => Thread::new(stack),
+            None => {
+                let stack = layout::stack_top(index as u32);
+                self.map_stack(stack)?;
+                Thread::new(stack)
+            }
+        };
+        let limit = Gva(thread.stack.0 - layout::STACK_SIZE);
+        self.windows
+            .executive
+            .set_stack(&mut self.board, index as u32, thread.stack, limit)
+            .map_err(MachineError::Platform)?;
+        Ok(thread)
+    }
+
     /// Threads that the last call created: each gets a stack and a first
     /// frame, and runs when the current one waits.
     fn start_threads(&mut self) -> Result<(), MachineError> {
@@ -171,8 +210,8 @@ impl Machine {
             .cloned()
         {
             let index = self.state.threads.len();
-            self.map_stack(index as u32)?;
-            self.state.threads.push(Thread::new(index as u32));
+            let thread = self.new_thread(index)?;
+            self.state.threads.push(thread);
             let back = self.state.current;
             self.switch_to(index)?;
             self.enter(

@@ -1,7 +1,8 @@
 //! What happens while the driver's code does not run: the next call of the
 //! adapter's life, and waiting.
 
-use super::{Machine, threads::Purpose};
+use super::Machine;
+use super::threads::{Parked, Purpose};
 use crate::error::MachineError;
 use crate::vm::Gpr;
 use crate::workload::Next;
@@ -45,11 +46,11 @@ impl Machine {
     /// The current thread waits: see whether it need not any more; else let
     /// the rest of the machine go on.
     pub(super) fn wait(&mut self) -> Result<Option<End>, MachineError> {
-        if let Some(waiting) = &self.thread().waiting
-            && let Some(gone) = self
-                .windows
-                .executive
-                .wait_faults(&self.board, &waiting.wait)
+        let waits = self.state.threads.iter().filter_map(|t| t.waiting.as_ref());
+        let executive = &self.windows.executive;
+        if let Some(gone) = waits
+            .into_iter()
+            .find_map(|w| executive.wait_faults(&self.board, &w.wait))
         {
             let gone = windows::PlatformError::NotMapped(gone);
             if let windows::Outcome::Stop(stop) = gone.into() {
@@ -75,7 +76,7 @@ impl Machine {
             }
             return self.take_messages();
         }
-        if self.pass_time()? {
+        if self.pass_time() {
             return Ok(None);
         }
         Ok(Some(End::Hang {
@@ -109,17 +110,17 @@ impl Machine {
             registers[Gpr::Rax] = value;
             // A wait is a whole call: KVM holds no half instruction.
             let _ = self.board.vm.set_registers(&registers);
-        } else if let Some(cpu) = &mut self.state.threads[index].parked {
-            cpu.registers[Gpr::Rax] = value;
+        } else if let Some(parked) = &mut self.state.threads[index].parked {
+            parked.cpu.registers[Gpr::Rax] = value;
         }
         true
     }
 
-    /// Another thread that could run now.
+    /// Another thread that could run now, in turn, so that none is left out.
     fn other_ready(&mut self) -> Option<usize> {
-        let current = self.state.current;
-        for index in 0..self.state.threads.len() {
-            if index == current || self.state.threads[index].frames.is_empty() {
+        let (current, count) = (self.state.current, self.state.threads.len());
+        for index in (current + 1..count).chain(0..current) {
+            if self.state.threads[index].frames.is_empty() {
                 continue;
             }
             if self.state.threads[index].ready() || self.satisfy(index) {
@@ -131,21 +132,30 @@ impl Machine {
 
     /// Give the CPU to another thread.
     pub(super) fn switch_to(&mut self, index: usize) -> Result<(), MachineError> {
-        let cpu = self.board.vm.save_cpu()?;
-        self.thread_mut().parked = Some(cpu);
+        self.thread_mut().parked = Some(Parked {
+            cpu: self.board.vm.save_cpu()?,
+            irql: self.windows.executive.irql(),
+            interrupts: self.board.state.interrupts,
+        });
         self.state.current = index;
-        self.windows
-            .executive
+        let parked = self.thread_mut().parked.take();
+        let (irql, interrupts) = match &parked {
+            Some(parked) => {
+                self.board.vm.restore_cpu(&parked.cpu)?;
+                (parked.irql, parked.interrupts)
+            }
+            None => (0, true),
+        };
+        self.board.state.interrupts = interrupts;
+        let executive = &mut self.windows.executive;
+        executive
             .switch_to(&mut self.board, index as u32)
-            .map_err(MachineError::Platform)?;
-        if let Some(cpu) = self.thread_mut().parked.take() {
-            self.board.vm.restore_cpu(&cpu)?;
-        }
-        Ok(())
+            .and_then(|()| executive.set_irql(&mut self.board, irql))
+            .map_err(MachineError::Platform)
     }
 
     /// Let virtual time pass up to the next moment that somebody waits for.
-    fn pass_time(&mut self) -> Result<bool, MachineError> {
+    fn pass_time(&mut self) -> bool {
         let now = self.board.scenario.now();
         let waits = self
             .state
@@ -154,14 +164,9 @@ impl Machine {
             .filter_map(|t| t.waiting.as_ref().and_then(|w| w.wait.until));
         let timers = self.windows.executive.next_deadline(None);
         let Some(due) = waits.chain(timers).filter(|&due| due > now).min() else {
-            return Ok(false);
+            return false;
         };
         self.board.scenario.advance(due - now);
-        let executive = &mut self.windows.executive;
-        executive
-            .expire_timers(&mut self.board)
-            .and_then(|()| executive.refresh_time(&mut self.board))
-            .map_err(MachineError::Platform)?;
-        Ok(true)
+        true
     }
 }

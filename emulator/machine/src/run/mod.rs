@@ -8,6 +8,7 @@
 mod calls;
 mod idle;
 mod snapshot;
+mod stops;
 pub(crate) mod threads;
 mod traps;
 
@@ -16,14 +17,17 @@ pub use snapshot::Snapshot;
 use crate::board::Board;
 use crate::error::MachineError;
 use crate::vm::patch::PatchTable;
-use crate::vm::{Gpr, Registers, RunLimit};
+use crate::vm::{Gpr, Registers, RunLimit, Trap};
 use crate::workload::Workload;
-use journal::event::{self, BugCheck, Certainty, Event, Point};
+use journal::event::{self, BugCheck, Event, Point};
 use memory::{GuestMemory, Gva};
 use threads::{Frame, Purpose, Thread};
 use windows::dxgk::{DEVICE_IRQL, DriverCall};
 use windows::{Platform, Stop, Windows};
 
+/// Most routines of the driver that one thread is inside of. A stack of
+/// Windows' size ends far earlier, but a driver may move RSP.
+const MAX_FRAMES: usize = 1024;
 /// Most interrupts that wait for delivery; more of the same message are one.
 const MAX_PENDING: usize = 2048;
 
@@ -63,18 +67,33 @@ impl Machine {
     /// without its end, and readable.
     pub fn step(&mut self, limit: &RunLimit<'_>) -> Result<Option<event::End>, MachineError> {
         if self.state.ended.is_none() {
-            self.state.ended = self.advance(limit)?;
+            let advanced = self.advance(limit);
+            // Entering a routine may have ended the run on its own.
+            if let Ok(Some(end)) = &advanced {
+                self.state.ended = Some(end.clone());
+            }
             if let Some(end) = &self.state.ended {
                 self.board.scenario.journal().emit(Event::End(end.clone()));
             }
-            // Nothing that the driver sees next may be lost.
+            // Nothing that the driver sees next may be lost, nor what came
+            // before the host failed.
             self.board.scenario.journal().flush()?;
+            advanced?;
         }
         Ok(self.state.ended.clone())
     }
 
     fn advance(&mut self, limit: &RunLimit<'_>) -> Result<Option<event::End>, MachineError> {
+        if let Some(end) = self.expire_timers()? {
+            return Ok(Some(end));
+        }
         let thread = self.thread();
+        let idle = thread.frames.is_empty() || thread.waiting.is_some();
+        // A waiting driver with a periodic timer never gets to the vCPU,
+        // which looks at the limit itself.
+        if idle && let Some(trap) = limit.reached() {
+            return self.handle(trap, limit);
+        }
         if thread.frames.is_empty() {
             return self.next_of_life();
         }
@@ -82,7 +101,14 @@ impl Machine {
             return self.wait();
         }
         self.write_new_thunks()?;
-        let trap = self.board.run(limit)?;
+        let rip = Gva(self.board.vm.registers().rip);
+        let trap = if is_canonical(rip) || self.board.vm.mid_instruction() {
+            self.board.run(limit)?
+        } else {
+            // The processor refuses the jump itself; a host may refuse to
+            // load such a RIP at all.
+            Trap::GeneralProtection { rip, error: 0 }
+        };
         self.state.traps += 1;
         self.handle(trap, limit)
     }
@@ -163,11 +189,15 @@ impl Machine {
         };
         let frame = Frame {
             purpose,
+            name: call.name,
             routine,
             resume,
             waiting: self.thread_mut().waiting.take(),
             irql: self.windows.executive.irql(),
+            called_at: call.irql,
+            interrupts: self.board.state.interrupts,
         };
+        let nested = self.thread().frames.len();
         self.thread_mut().frames.push(frame);
         self.windows
             .executive
@@ -193,22 +223,11 @@ impl Machine {
             .space
             .write_u64(Gva(pointer), windows::layout::RETURN.0);
         for (index, value) in call.arguments.iter().enumerate().skip(4) {
-            let at = Gva(pointer + 8 + 8 * index as u64);
+            let at = Gva(pointer.wrapping_add(8 + 8 * index as u64));
             written = written.and(self.board.space.write_u64(at, *value));
         }
-        if written.is_err() {
-            // No stack left: Windows' double fault, by its own name.
-            let stop = Stop {
-                code: 0x7F,
-                parameters: [8, pointer, 0, 0],
-                certainty: Certainty::Documented,
-                reason: format!(
-                    "UNEXPECTED_KERNEL_MODE_TRAP: no kernel stack is left at {pointer:#x} \
-                     to call {}",
-                    call.name
-                ),
-                go_on: None,
-            };
+        if written.is_err() || nested >= MAX_FRAMES {
+            let stop = stops::no_stack(pointer, &format!("to call {}", call.name));
             self.state.ended = self.bug_check(stop)?;
             return Ok(());
         }
@@ -232,6 +251,14 @@ impl Machine {
                 continued,
             }));
         Ok((!continued).then_some(event::End::BugCheck))
+    }
+
+    /// Signal the timers whose time has come.
+    fn expire_timers(&mut self) -> Result<Option<event::End>, MachineError> {
+        match self.windows.executive.expire_timers(&mut self.board) {
+            Ok(()) => Ok(None),
+            Err(error) => self.bug_check(stops::freed("KTIMER or its KDPC", "set", &error)),
+        }
     }
 
     /// One step of the device, and what it sent.
@@ -286,21 +313,26 @@ impl Machine {
                 }
             }
         }
-        if irql < 2 && self.windows.dpc_pending() {
+        // A DPC is an interrupt too: software's, at DISPATCH_LEVEL.
+        if irql < 2 && self.board.state.interrupts && self.windows.dpc_pending() {
             match self.windows.take_dpc(&mut self.board) {
                 Ok(Some(call)) => {
                     self.enter(&call, Purpose::Asynchronous)?;
                     return Ok(true);
                 }
                 Ok(None) => {}
-                // The driver freed a KDPC that was queued.
                 Err(error) => {
-                    if let windows::Outcome::Stop(stop) = error.into() {
-                        self.state.ended = self.bug_check(stop)?;
-                    }
+                    let stop = stops::freed("KDPC", "queued", &error);
+                    self.state.ended = self.bug_check(stop)?;
                 }
             }
         }
         Ok(false)
     }
+}
+
+/// Can the processor hold this address? Bits 63 to 47 are alike (Intel SDM
+/// vol. 1, 3.3.7.1).
+fn is_canonical(address: Gva) -> bool {
+    address.0.cast_signed() << 16 >> 16 == address.0.cast_signed()
 }

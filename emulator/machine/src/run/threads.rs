@@ -7,7 +7,7 @@
 use crate::vm::CpuState;
 use journal::event::NameId;
 use memory::Gva;
-use windows::{Wait, layout};
+use windows::Wait;
 
 /// Why Windows called a routine of the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +34,18 @@ pub(crate) enum Purpose {
 pub(crate) struct Frame {
     pub purpose: Purpose,
     pub routine: NameId,
+    /// The routine, for a person.
+    pub name: &'static str,
     /// What the CPU did before, if anything.
     pub resume: Option<CpuState>,
     /// What the interrupted frame waits for.
     pub waiting: Option<Waiting>,
     /// IRQL before.
     pub irql: u8,
+    /// IRQL that it was called at, and has to return at.
+    pub called_at: u8,
+    /// Interrupt flag before: `cli` in a routine ends with it.
+    pub interrupts: bool,
 }
 
 /// A service that has not returned, because it waits.
@@ -49,24 +55,34 @@ pub(crate) struct Waiting {
     pub function: NameId,
 }
 
+/// What the processor is to a thread that does not run now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parked {
+    pub cpu: CpuState,
+    /// A thread may wait at APC_LEVEL; another one's IRQL is its own.
+    pub irql: u8,
+    pub interrupts: bool,
+}
+
 /// One thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Thread {
     pub frames: Vec<Frame>,
     pub waiting: Option<Waiting>,
-    /// Its CPU state while another thread runs.
-    pub parked: Option<CpuState>,
+    /// While another thread runs; `None` before its first instruction.
+    pub parked: Option<Parked>,
     pub stack: Gva,
     pub ended: bool,
 }
 
 impl Thread {
-    pub fn new(index: u32) -> Self {
+    /// A thread that has run nothing; `stack` is the top of its stack.
+    pub fn new(stack: Gva) -> Self {
         Self {
             frames: Vec::new(),
             waiting: None,
             parked: None,
-            stack: layout::stack_top(index),
+            stack,
             ended: false,
         }
     }

@@ -1,6 +1,7 @@
 //! The driver's traps.
 
 use super::Machine;
+use super::stops::{self, BadAccess};
 use crate::error::MachineError;
 use crate::vm::emulate::{self, Completion, Intercept, Privileged};
 use crate::vm::{Gpr, RunLimit, StepEnd, Trap, thunk};
@@ -9,10 +10,9 @@ use memory::{Gva, PAGE_SIZE};
 use scenario::TIME_PER_TRAP;
 use windows::{Platform, Stop, layout};
 
-/// Trapped pages that one instruction can touch.
+/// Trapped pages that are let through together. An instruction that is not
+/// repeated touches fewer.
 const MAX_PAGES: usize = 8;
-/// Kernel space starts here.
-const KERNEL: u64 = 0xFFFF_8000_0000_0000;
 /// Time-stamp counter ticks in a virtual nanosecond: a 3 GHz processor.
 const TICKS: u64 = 3;
 
@@ -137,9 +137,9 @@ impl Machine {
             );
             return Ok(Some(self.unsupported(reason)));
         }
-        let page = address.page_base();
-        let time = page == layout::SHARED_DATA;
-        if self.board.is_polled(address) || time {
+        if self.board.is_trapped(address, write, fetch) {
+            let page = address.page_base();
+            let time = page == layout::SHARED_DATA;
             if time {
                 self.windows
                     .executive
@@ -152,53 +152,34 @@ impl Machine {
             }
             return self.let_through(page, limit);
         }
-        let access = match (fetch, write) {
-            (true, _) => "executed",
-            (_, true) => "wrote",
-            _ => "read",
-        };
         self.note(TrapKind::PageFault, address.0, 0, 0);
-        let irql = self.windows.executive.irql();
-        let stop = if address.0 < KERNEL {
-            self.access_violation(address, access, rip)
-        } else if irql >= 2 {
-            Stop {
-                code: 0xD1,
-                parameters: [address.0, u64::from(irql), u64::from(write), rip.0],
-                certainty: Certainty::Documented,
-                reason: format!(
-                    "DRIVER_IRQL_NOT_LESS_OR_EQUAL: the driver {access} {address}, which is not \
-                     there, at IRQL {irql}"
-                ),
-                go_on: None,
-            }
-        } else {
-            let kind = if fetch { 0x10 } else { u64::from(write) * 2 };
-            Stop {
-                code: 0x50,
-                parameters: [address.0, kind, rip.0, 0],
-                certainty: Certainty::Documented,
-                reason: format!(
-                    "PAGE_FAULT_IN_NONPAGED_AREA: the driver {access} {address}, which is not \
-                     mapped so"
-                ),
-                go_on: None,
-            }
-        };
-        self.bug_check(stop)
+        let stop = BadAccess {
+            address,
+            write,
+            fetch,
+            mapped: self.board.space.mapping(address).is_some(),
+            rip,
+            irql: self.windows.executive.irql(),
+        }
+        .stop();
+        self.raise(stop)
     }
 
-    fn access_violation(&self, address: Gva, access: &str, rip: Gva) -> Stop {
-        Stop {
-            code: 0x7E,
-            parameters: [0xC000_0005, rip.0, 0, 0],
-            certainty: Certainty::Inferred,
-            reason: format!(
-                "SYSTEM_THREAD_EXCEPTION_NOT_HANDLED: access violation: the driver {access} the \
-                 address {address}, which is no kernel address"
-            ),
-            go_on: None,
+    /// The driver's code raised an exception that ends in `stop`; in a
+    /// double fault instead if there is no stack to raise it on.
+    fn raise(&mut self, stop: Stop) -> Result<Option<End>, MachineError> {
+        // SS, RSP, RFLAGS, CS, RIP and an error code, from a multiple of 16
+        // on (Intel SDM vol. 3, 6.14.2).
+        let pointer = self.board.vm.registers()[Gpr::Rsp];
+        let top = pointer & !0xF;
+        let there = [top.wrapping_sub(0x30), top.wrapping_sub(8)]
+            .iter()
+            .all(|&at| self.board.is_writable(Gva(at)));
+        if there {
+            return self.bug_check(stop);
         }
+        let what_for = format!("for the exception that would be: {}", stop.reason);
+        self.bug_check(stops::no_stack(pointer, &what_for))
     }
 
     fn exception(
@@ -208,13 +189,7 @@ impl Machine {
         what: &str,
     ) -> Result<Option<End>, MachineError> {
         self.note(TrapKind::Exception, rip.0, status, 0);
-        self.bug_check(Stop {
-            code: 0x7E,
-            parameters: [status, rip.0, 0, 0],
-            certainty: Certainty::Inferred,
-            reason: format!("SYSTEM_THREAD_EXCEPTION_NOT_HANDLED: {what} at {rip}"),
-            go_on: None,
-        })
+        self.raise(stops::exception(status, what, rip))
     }
 
     /// Let the instruction reach the trapped page, and further ones that it
@@ -224,16 +199,24 @@ impl Machine {
         page: Gva,
         limit: &RunLimit<'_>,
     ) -> Result<Option<End>, MachineError> {
+        // The instruction sees what the device did: that comes first.
+        self.board.scenario.journal().flush()?;
         let mut pages = vec![page];
         loop {
             match self.board.step_over(&pages, limit)? {
                 StepEnd::Done => return Ok(None),
-                StepEnd::Trap(Trap::PageFault { address, .. })
-                    if pages.len() < MAX_PAGES
-                        && !pages.contains(&address.page_base())
-                        && (self.board.is_polled(address)
-                            || address.page_base() == layout::SHARED_DATA) =>
+                StepEnd::Trap(Trap::PageFault {
+                    address,
+                    write,
+                    fetch,
+                    ..
+                }) if self.board.is_trapped(address, write, fetch)
+                    && !pages.contains(&address.page_base()) =>
                 {
+                    // A `rep` goes on to ever further pages.
+                    if pages.len() == MAX_PAGES {
+                        pages.remove(0);
+                    }
                     pages.push(address.page_base());
                 }
                 StepEnd::Trap(trap) => return self.serve(trap, limit),
@@ -330,8 +313,7 @@ impl Machine {
             .is_err()
         {
             let at = Gva(registers[Gpr::Rsp]);
-            let stop = self.access_violation(at, "used", rip);
-            return self.bug_check(stop);
+            return self.raise(stops::access_violation(at, "used", rip));
         }
         self.board.vm.set_registers(&registers)?;
         Ok(None)
@@ -350,25 +332,16 @@ impl Machine {
         Ok(())
     }
 
-    /// Map the stack of thread `index`; the page below stays unmapped.
-    pub(crate) fn map_stack(&mut self, index: u32) -> Result<(), MachineError> {
-        let top = layout::stack_top(index);
-        let pages = layout::STACK_SIZE / PAGE_SIZE;
-        for page in 1..=pages {
+    /// Map a stack below `top`; the page below it stays unmapped.
+    pub(crate) fn map_stack(&mut self, top: Gva) -> Result<(), MachineError> {
+        for page in 1..=layout::STACK_SIZE / PAGE_SIZE {
             let frame = self.boot_frame()?;
+            let at = Gva(top.0 - page * PAGE_SIZE);
             self.board
-                .map(
-                    Gva(top.0 - page * PAGE_SIZE),
-                    frame,
-                    windows::Protection::WRITE,
-                )
+                .map(at, frame, windows::Protection::WRITE)
                 .map_err(MachineError::Platform)?;
         }
-        let limit = Gva(top.0 - layout::STACK_SIZE);
-        self.windows
-            .executive
-            .set_stack(&mut self.board, index, top, limit)
-            .map_err(MachineError::Platform)
+        Ok(())
     }
 }
 

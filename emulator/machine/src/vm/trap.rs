@@ -1,7 +1,7 @@
 //! Why the driver's code stopped.
 
 use memory::{Gpa, Gva};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Why the vCPU left the driver's code. Except for [`Trap::Fatal`], the
@@ -96,4 +96,16 @@ pub struct RunLimit<'a> {
     pub deadline: Option<Instant>,
     /// End the run when this is set.
     pub stop: Option<&'a AtomicBool>,
+}
+
+impl RunLimit<'_> {
+    /// The trap that ends the run, if it is to end now.
+    #[must_use]
+    pub fn reached(&self) -> Option<Trap> {
+        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Some(Trap::Interrupted);
+        }
+        let deadline = self.deadline?;
+        (Instant::now() >= deadline).then_some(Trap::Timeout)
+    }
 }

@@ -17,8 +17,6 @@ use kvm_bindings::kvm_regs;
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 use memory::{Gpa, GuestMemory, Gva, PAGE_SIZE};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// Where the hardware stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +136,7 @@ impl Vm {
             self.forget_translations()?;
         }
         self.watch(limit)?;
-        if let Some(trap) = over(limit) {
+        if let Some(trap) = limit.reached() {
             return Ok(trap);
         }
         self.load_registers()?;
@@ -154,7 +152,7 @@ impl Vm {
                     if layout::is_system(hardware.rip) {
                         continue;
                     }
-                    if let Some(trap) = over(limit) {
+                    if let Some(trap) = limit.reached() {
                         self.registers = Registers::from_kvm(&hardware);
                         self.dirty = false;
                         self.stopped = Stopped::User;
@@ -476,13 +474,4 @@ impl Vm {
         }
         Ok(())
     }
-}
-
-/// Has a limit been reached?
-fn over(limit: &RunLimit<'_>) -> Option<Trap> {
-    if limit.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-        return Some(Trap::Interrupted);
-    }
-    let deadline = limit.deadline?;
-    (Instant::now() >= deadline).then_some(Trap::Timeout)
 }
