@@ -250,7 +250,7 @@ fn stale_translation_is_used_again() {
 #[test]
 fn entry_that_somebody_else_wrote_is_counted() {
     let told = Told::new(Plan::default());
-    told.os.poke(told.leaf, PAGE.0 + PAGE_SIZE | READ_WRITE);
+    told.os.poke(told.leaf, (PAGE.0 + PAGE_SIZE) | READ_WRITE);
     assert!(told.access());
 
     let replayed = replay(&told.records()).unwrap();
