@@ -75,7 +75,7 @@ pub trait Translate {
 }
 
 /// Is this address in the range whose writes are interrupt requests and never
-/// reach memory (VT-d 3.14)?
+/// reach memory (VT-d 3.15)?
 #[inline]
 #[must_use]
 pub const fn is_interrupt_address(address: u64) -> bool {

@@ -6,47 +6,47 @@ pub const VER: u16 = 0x00;
 pub const CAP: u16 = 0x08;
 /// Extended capabilities (§11.4.3).
 pub const ECAP: u16 = 0x10;
-/// Global command (§11.4.4).
+/// Global command (§11.4.4.1).
 pub const GCMD: u16 = 0x18;
-/// Global status (§11.4.5).
+/// Global status (§11.4.4.2).
 pub const GSTS: u16 = 0x1c;
-/// Root table address (§11.4.6).
+/// Root table address (§11.4.5).
 pub const RTADDR: u16 = 0x20;
-/// Context command (§11.4.7): invalidation of context entries by register.
+/// Context command (§11.4.6): invalidation of context entries by register.
 pub const CCMD: u16 = 0x28;
-/// Fault status (§11.4.9).
+/// Fault status (§11.4.7.1).
 pub const FSTS: u16 = 0x34;
-/// Fault event control (§11.4.10).
+/// Fault event control (§11.4.7.2).
 pub const FECTL: u16 = 0x38;
-/// Fault event data (§11.4.11).
+/// Fault event data (§11.4.7.3).
 pub const FEDATA: u16 = 0x3c;
-/// Fault event address (§11.4.12).
+/// Fault event address (§11.4.7.4).
 pub const FEADDR: u16 = 0x40;
-/// Fault event upper address (§11.4.13).
+/// Fault event upper address (§11.4.7.5).
 pub const FEUADDR: u16 = 0x44;
-/// Invalidation queue head (§11.4.21).
+/// Invalidation queue head (§11.4.9).
 pub const IQH: u16 = 0x80;
-/// Invalidation queue tail (§11.4.22).
+/// Invalidation queue tail (§11.4.9).
 pub const IQT: u16 = 0x88;
-/// Invalidation queue address (§11.4.23).
+/// Invalidation queue address (§11.4.9).
 pub const IQA: u16 = 0x90;
-/// Invalidation completion status (§11.4.24).
+/// Invalidation completion status (§11.4.9).
 pub const ICS: u16 = 0x9c;
-/// Invalidation event control (§11.4.25).
+/// Invalidation event control (§11.4.9).
 pub const IECTL: u16 = 0xa0;
-/// Invalidation event data (§11.4.26).
+/// Invalidation event data (§11.4.9).
 pub const IEDATA: u16 = 0xa4;
-/// Invalidation event address (§11.4.27).
+/// Invalidation event address (§11.4.9).
 pub const IEADDR: u16 = 0xa8;
-/// Invalidation event upper address (§11.4.28).
+/// Invalidation event upper address (§11.4.9).
 pub const IEUADDR: u16 = 0xac;
-/// Invalidation queue error record (§11.4.29).
+/// Invalidation queue error record (§11.4.9).
 pub const IQERCD: u16 = 0xb0;
-/// Invalidate address (§11.4.8.2), at 16 × ECAP.IRO.
+/// Invalidate address (§11.4.6), at 16 × ECAP.IRO.
 pub const IVA: u16 = 0xf0;
-/// IOTLB invalidate (§11.4.8.1), 8 bytes after [`IVA`].
+/// IOTLB invalidate (§11.4.6.3), 8 bytes after [`IVA`].
 pub const IOTLB: u16 = 0xf8;
-/// The first fault record (§11.4.14), at 16 × CAP.FRO; 16 bytes each.
+/// The first fault record (§11.4.7.6), at 16 × CAP.FRO; 16 bytes each.
 pub const FRCD: u16 = 0x220;
 /// How many fault records there are.
 pub const FAULT_RECORDS: usize = 8;
@@ -143,7 +143,7 @@ pub const RECORD_REASON: u32 = 32;
 
 /// IQA.QS: log2 of the queue's size in pages.
 pub const QUEUE_SIZE: u64 = 0b111;
-/// IQERCD.IQEI, why the queue stopped (§11.4.29).
+/// IQERCD.IQEI, why the queue stopped (§11.4.9).
 pub mod queue_error {
     /// The tail is beyond the queue.
     pub const TAIL: u64 = 1;

@@ -145,6 +145,24 @@ fn fault_processing_disabled_records_nothing_but_in_the_journal() {
 }
 
 #[test]
+fn a_read_of_the_interrupt_range_looks_at_the_context_first() {
+    let (os, _, _) = one_page();
+    let range = Iova(0xfee0_0000);
+    assert_eq!(
+        byte(&os.dma(OTHER), range),
+        Err(FaultReason::ContextNotPresent)
+    );
+    clear(&os, 0);
+    let entry = os.context_entry(DEVICE);
+    os.poke(entry, os.look(entry) | tables::CONTEXT_FAULT_DISABLE);
+    assert_eq!(
+        byte(&os.dma(DEVICE), range),
+        Err(FaultReason::InterruptRange)
+    );
+    assert_eq!(os.get(reg::FSTS, 4) as u32 & reg::FAULT_PENDING, 0);
+}
+
+#[test]
 fn a_translation_alone_raises_the_event_too() {
     let os = unmasked();
     let request = crate::Request {

@@ -66,7 +66,7 @@ impl Vtd {
             self.registers
                 .set(reg::FSTS, status | reg::FAULT_PENDING | index);
             // No new interrupt condition if any status was set before
-            // (11.4.10, IP).
+            // (11.4.7.2, IP).
             if status & reg::FAULT_STATUS == 0 {
                 self.raise(env, reg::FECTL);
             }
@@ -94,7 +94,7 @@ impl Vtd {
     }
 
     /// Software cleared status or records: PPF follows the records, and a
-    /// held-back message goes when nothing is left to say (11.4.10).
+    /// held-back message goes when nothing is left to say (11.4.7.2).
     pub(super) fn settle_fault_event(&mut self) {
         let pending = (0..reg::FAULT_RECORDS as u8)
             .any(|i| self.registers.get64(record_offset(i) + 8) & reg::RECORD_FAULT != 0);

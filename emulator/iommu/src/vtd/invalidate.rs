@@ -106,7 +106,7 @@ impl Vtd {
         true
     }
 
-    /// CCMD.ICC was set (11.4.7). With the queue enabled, registers must not
+    /// CCMD.ICC was set (11.4.6). With the queue enabled, registers must not
     /// be used: nothing is done, and CAIG says so with 0.
     pub(super) fn context_command(&mut self, env: Env<'_>) {
         let value = self.registers.get64(reg::CCMD);
@@ -123,7 +123,7 @@ impl Vtd {
             .set64(reg::CCMD, kept | actual << reg::CCMD_ACTUAL);
     }
 
-    /// IOTLB.IVT was set (11.4.8.1); as for CCMD, not with the queue enabled.
+    /// IOTLB.IVT was set (11.4.6.3); as for CCMD, not with the queue enabled.
     pub(super) fn iotlb_command(&mut self, env: Env<'_>, bus: &Bus) {
         let value = self.registers.get64(reg::IOTLB);
         let address = self.registers.get64(reg::IVA);

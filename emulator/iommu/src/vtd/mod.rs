@@ -25,7 +25,7 @@ use walk::Refusal;
 #[derive(Debug)]
 pub(crate) struct Vtd {
     registers: Registers,
-    /// The root table that SRTP latched: RTADDR itself means nothing (11.4.6).
+    /// The root table that SRTP latched: RTADDR itself means nothing (11.4.5).
     root: u64,
     contexts: Contexts,
     iotlb: Iotlb,
@@ -151,7 +151,7 @@ impl Vtd {
         }
     }
 
-    /// GCMD (11.4.4): every write carries the whole state to be, and one-shot
+    /// GCMD (11.4.4.1): every write carries the whole state to be, and one-shot
     /// commands. Interrupt remapping, advanced faults and write-buffer flushes
     /// are not there (ECAP.IR, CAP.AFL, CAP.RWBF): their bits do nothing.
     fn command(&mut self, env: Env<'_>, bus: &Bus, written: Written) {
@@ -165,7 +165,7 @@ impl Vtd {
         if changed(reg::QUEUE_ENABLE) {
             if value & reg::QUEUE_ENABLE == 0 {
                 self.registers.clear_bits(reg::GSTS, reg::QUEUE_ENABLE);
-                // The head goes back with the queue (11.4.21); the tail is
+                // The head goes back with the queue (11.4.9); the tail is
                 // software's.
                 self.registers.set64(reg::IQH, 0);
             } else {
@@ -176,7 +176,7 @@ impl Vtd {
         }
         if changed(reg::TRANSLATION_ENABLE) {
             // What was processed so far is drained before the status changes
-            // (11.4.4).
+            // (11.4.4.1).
             bus.in_flight.borrow_mut().drain(env, true, true);
             if value & reg::TRANSLATION_ENABLE == 0 {
                 self.registers
@@ -308,14 +308,28 @@ impl Vtd {
             .or_else(|| self.large(context.domain, request))
     }
 
+    /// Why an access to the interrupt range that is no interrupt request is
+    /// refused. As with every fault past the context entry (LGN.4 of the table
+    /// in 7.1.3), the device must have one, and its FPD counts.
+    fn interrupt_range(&mut self, env: Env<'_>, request: &Request) -> Refusal {
+        let refusal = |silent| Refusal {
+            reason: FaultReason::InterruptRange,
+            silent,
+        };
+        if !self.enabled() {
+            return refusal(true);
+        }
+        match self.context(env, request.device) {
+            Ok(context) => refusal(context.silent),
+            Err(earlier) => earlier,
+        }
+    }
+
     /// Translate what [`Vtd::hit`] does not know.
     #[inline(never)]
     fn miss(&mut self, env: Env<'_>, request: &Request) -> Result<Translation, Fault> {
         if is_interrupt_address(request.iova.0) {
-            let refusal = Refusal {
-                reason: FaultReason::InterruptRange,
-                silent: !self.enabled(),
-            };
+            let refusal = self.interrupt_range(env, request);
             return Err(self.refuse(env, request, refusal));
         }
         if !self.enabled() {
