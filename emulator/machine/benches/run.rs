@@ -108,7 +108,6 @@ struct Times {
 
 /// Whole runs; the last facts of the host.
 fn runs(rows: &mut Vec<Row>, driver: &[u8]) -> KvmFacts {
-    let out = tempfile::tempdir().expect("a folder");
     let mut times = Times::default();
     let (mut exits, mut traps, mut bytes) = (0, 0, 0);
     let mut facts = vm::probe().expect("KVM works");
@@ -129,6 +128,8 @@ fn runs(rows: &mut Vec<Row>, driver: &[u8]) -> KvmFacts {
         times.ending.push(milliseconds(at));
         times.whole.push(milliseconds(start));
 
+        // A new one each time: some file systems are slow to replace files.
+        let out = tempfile::tempdir().expect("a folder");
         let at = Instant::now();
         process(out.path());
         times.process.push(milliseconds(at));
