@@ -1,10 +1,12 @@
 //! How to mend each finding.
 
+use ledger::spec::BUS_MASTER_DISABLED;
 use ledger::{Finding, Kind, Outcome, Party};
 
 /// What to change, in a sentence or two.
 pub(crate) fn remedy(finding: &Finding) -> &'static str {
     let first = finding.blame.first().map(|blame| blame.party);
+    let reason = finding.refusal.map(|refusal| refusal.reason);
     match (finding.kind, first) {
         (Kind::DmaUseAfterFree, _) => {
             "take the memory from the device before the free: detach it from every resource and \
@@ -38,6 +40,14 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
         (Kind::DmaPermission, _) => {
             "map the memory with the rights that the command needs: a device that reads needs R, \
              one that writes needs W."
+        }
+        (Kind::DmaUnmapped, _) if reason == Some(BUS_MASTER_DISABLED) => {
+            "leave Bus Master Enable set until the device has answered its last command or has \
+             been reset, and set it before the device is given work."
+        }
+        (Kind::DmaUnmapped, _) if matches!(reason, Some(1..=3)) => {
+            "reset the device, or wait until it is idle, before its domain is detached; give it \
+             work only once it is attached to one."
         }
         (Kind::DmaUnmapped, _) if finding.outcome == Outcome::Refused && finding.page.is_some() => {
             "keep the memory mapped until the device has answered the last command that uses it."

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{json, svg};
+use journal::event::End;
 use serde_json::Value;
 
 /// Where the texts are in `whole`, which must have them in this order.
@@ -239,5 +240,24 @@ fn picture_is_well_formed_and_shows_text_and_lanes() {
             assert_eq!(opened, picture.matches(&format!("</{tag}>")).count());
         }
         assert!(!picture.contains("url("));
+    }
+}
+
+#[test]
+fn remedy_is_of_the_reason_of_the_refusal() {
+    let rows = [
+        (0xf0, "leave Bus Master Enable set"),
+        (2, "before its domain is detached"),
+        (6, "keep the memory mapped until"),
+    ];
+    for (reason, remedy) in rows {
+        let records = Sample::new()
+            .used()
+            .unmapped_while_owned(reason != 6, reason)
+            .end(End::Completed);
+        let text = plain(&report(&records));
+
+        assert!(text.contains("ERROR: dma-unmapped"), "{text}");
+        assert!(text.contains(remedy), "{reason}: {text}");
     }
 }

@@ -179,6 +179,22 @@ impl Sample {
         sample
     }
 
+    /// An access to the driver's own memory, refused; with its table entries
+    /// in place or not.
+    pub(crate) fn unmapped_while_owned(self, mapped: bool, reason: u8) -> Self {
+        let sample = if mapped { self } else { self.entries(false) };
+        sample
+            .then(Event::Fault {
+                context: ContextId(1),
+                device: DEVICE,
+                iova: Iova(ADDRESS + 0x1000),
+                write: false,
+                reason,
+                recorded: reason < 0xf0,
+            })
+            .access(1, 1, Outcome::Refused)
+    }
+
     pub(crate) fn bug_check(self, code: u32, parameters: [u64; 4], reason: &str) -> Self {
         self.then(Event::BugCheck(BugCheck {
             code,
