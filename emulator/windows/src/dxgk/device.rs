@@ -215,12 +215,13 @@ fn try_map_memory(
     let pages = pages_spanned(address.0, length);
     let base = Gva(DEVICE_MEMORY.0 + windows.dxgk.mapped_pages * PAGE_SIZE);
     windows.dxgk.mapped_pages += pages + 1; // an unmapped page between
+    let place = |page: u64| Gva(base.0 + page * PAGE_SIZE);
     for page in 0..pages {
-        p.map(
-            Gva(base.0 + page * PAGE_SIZE),
-            Pfn(address.page() + page),
-            Protection::WRITE,
-        )?;
+        let frame = Pfn(address.page() + page);
+        if p.map(place(page), frame, Protection::WRITE).is_err() {
+            (0..page).for_each(|done| p.unmap(place(done)));
+            return Ok(status::INSUFFICIENT_RESOURCES);
+        }
     }
     let given = base.0 + address.offset();
     windows.dxgk.mappings.insert(given, Mapping { pages });

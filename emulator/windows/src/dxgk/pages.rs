@@ -85,8 +85,15 @@ fn try_allocate_pages(
         Ok(made) => made,
         Err(_) => return Ok(fail(status::NO_MEMORY)),
     };
-    if let Err(e) = domain::map(windows, p, &made.frames) {
-        return Ok(hal_stop("mapping pages for the device", &e));
+    match domain::map(windows, p, &made.frames) {
+        Ok(()) => {}
+        // No memory for the tables is no memory for the pages.
+        Err(hal::HalError::Allocation(_)) => {
+            windows.mm.release_pages(p, made.id);
+            let freed = windows.mm.free_mdl_structure(p, made.mdl);
+            return Ok(freed.map_or_else(|| fail(status::NO_MEMORY), Outcome::Stop));
+        }
+        Err(e) => return Ok(hal_stop("mapping pages for the device", &e)),
     }
     p.write_u64(field(argument, pages::HANDLE)?, handle)?;
     p.write_u64(field(argument, pages::MDL)?, made.mdl.0)?;
@@ -157,8 +164,13 @@ fn try_allocate_contiguous(
         Ok(made) => made,
         Err(_) => return Ok(fail(status::NO_MEMORY)),
     };
-    if let Err(e) = domain::map(windows, p, &made.frames) {
-        return Ok(hal_stop("mapping contiguous memory for the device", &e));
+    match domain::map(windows, p, &made.frames) {
+        Ok(()) => {}
+        Err(hal::HalError::Allocation(_)) => {
+            windows.mm.release_contiguous(p, made.id);
+            return Ok(fail(status::NO_MEMORY));
+        }
+        Err(e) => return Ok(hal_stop("mapping contiguous memory for the device", &e)),
     }
     p.write_u64(field(argument, contiguous::HANDLE)?, handle)?;
     p.write_u64(field(argument, contiguous::MEMORY)?, made.address.0)?;

@@ -264,3 +264,49 @@ fn callbacks_that_are_not_there_have_a_name() {
     let index = (slot - layout::THUNKS.0) / layout::THUNK_SIZE;
     assert_eq!(windows.thunk_name(index as u32), Some(FREE_PAGES));
 }
+
+#[test]
+fn no_frame_for_the_devices_tables_is_no_memory_and_takes_nothing() {
+    let (mut windows, mut machine) = adapter(DomainMode::Isolation);
+    domain::attach(&mut windows, &mut machine).unwrap();
+    let one = crate::mm::PageRequest {
+        low: 0,
+        high: u64::MAX,
+        skip: 0,
+        bytes: PAGE_SIZE,
+        flags: 0,
+        kind: journal::event::AllocationKind::DxgkMdl,
+        handle: 0,
+    };
+    // Leave one page: enough for the driver, not for its tables as well.
+    let mut last = None;
+    while let Ok(made) = windows.mm.allocate_pages_for_mdl(&mut machine, &one) {
+        last = Some(made);
+    }
+    windows.mm.release_pages(&mut machine, last.unwrap().id);
+    for _ in 0..2 {
+        let status = returned(allocate(&mut windows, &mut machine, PAGE_SIZE));
+        assert_eq!(status, u64::from(status::NO_MEMORY));
+    }
+    assert_eq!(windows.dxgk.live_allocations(), 0);
+}
+
+#[test]
+fn device_memory_without_room_in_the_page_tables_is_refused_whole() {
+    let (mut windows, mut machine) = adapter(DomainMode::Isolation);
+    machine.bars[0] = (0x4000, false);
+    windows
+        .hal
+        .configure_device(&mut machine, DEVICE, 1)
+        .unwrap();
+    let bar = windows.hal.resources(DEVICE).memory[0].address;
+    machine.mappings_left = 2;
+    let before = machine.tables.len();
+    let call = Call {
+        registers: [DEVICE_HANDLE, bar.0, 0x4000, 0],
+        stack_pointer: STACK,
+    };
+    let status = returned(device::map_memory(&mut windows, &mut machine, &call));
+    assert_eq!(status, u64::from(status::INSUFFICIENT_RESOURCES));
+    assert_eq!(machine.tables.len(), before);
+}
