@@ -63,7 +63,7 @@ const STATUS: Reason = (
 );
 const LENIENT: Reason = (
     "o",
-    "QEMU accepts descriptors that ECAP does not offer (device TLB, PASID); 6.5.2.5 asks for IQE",
+    "QEMU accepts what ECAP does not offer: device-TLB and PASID descriptors (6.5.2.5 asks for IQE), and ignores IQA.DW (IQEI 5)",
 );
 const NO_RECORD: Reason = (
     "p",
@@ -94,7 +94,7 @@ const KNOWN: &[Known] = &[
     (CAPABILITY, "capabilities", "ECAP.C", "0x1", "0x0"),
     (OPTIONAL, "registers", "RTADDR after ones", "0xfffffffffffff000", "0xfffffffffffffc00"),
     (OPTIONAL, "registers", "FEUADDR after ones", "0xffffffff", "0x0"),
-    (READ_BACK, "registers", "IQA after ones", "0xfffffffffffff007", "0x7"),
+    (READ_BACK, "registers", "IQA after ones", "0xfffffffffffff807", "0x7"),
     (OPTIONAL, "registers", "IEDATA after ones", "0xffff", "0xffffffff"),
     (OPTIONAL, "registers", "IEUADDR after ones", "0xffffffff", "0x0"),
     (READ_BACK, "registers", "IVA after ones", "0xfffffffffffff07f", "0x0"),
@@ -125,6 +125,7 @@ const KNOWN: &[Known] = &[
     (LENIENT, "descriptors", "type 7", "status 1 0, IQH 0x10, ICS 0 IQE", "status 2 0, IQH 0x30, ICS 0"),
     (NO_RECORD, "IQERCD", "type 0", "0x3", "0x0"),
     (NO_RECORD, "IQERCD", "reserved bits", "0x4", "0x0"),
+    (LENIENT, "wide descriptors", "one wait", "status 0 IQE", "status 3"),
     (NO_RESUME, "a stopped queue", "IQE cleared, nothing mended", "status 0 IQE", "status 0"),
     (NO_RESUME, "a stopped queue", "mended, IQE cleared", "status 6", "status 0"),
     (COLLAPSE, "records", "another of the same device", " PPF [W reason 5 from 0020 at 0x700000000] [W reason 5 from 0020 at 0x700005000]", " PPF [W reason 5 from 0020 at 0x700000000]"),

@@ -66,6 +66,7 @@ pub fn run(bench: &mut Bench<'_>) {
     reasons(bench);
     going_on(bench);
     sizes(bench);
+    wide(bench);
     event(bench);
 }
 
@@ -153,6 +154,18 @@ fn sizes(bench: &mut Bench<'_>) {
         "a queue of two pages",
         format!("status {seen}, IQH {head:#x}{faults}"),
     );
+}
+
+/// Descriptors of 256 bits are for scalable mode.
+fn wide(bench: &mut Bench<'_>) {
+    bench.reset("wide descriptors");
+    bench.set(reg::IQA, 8, QUEUE | 1 << 11);
+    bench.set(reg::GCMD, 4, QIE);
+    bench.submit(&[wait(3)]);
+    let seen = bench.look(STATUS);
+    let faults = bench.faults();
+    bench.row("one wait", format!("status {seen}{faults}"));
+    bench.set(reg::IQA, 8, QUEUE);
 }
 
 /// The event of a completed wait, held back by its mask.

@@ -143,6 +143,8 @@ pub const RECORD_REASON: u32 = 32;
 
 /// IQA.QS: log2 of the queue's size in pages.
 pub const QUEUE_SIZE: u64 = 0b111;
+/// IQA.DW: descriptors of 256 bits, which belong to scalable mode.
+pub const QUEUE_WIDE: u64 = 1 << 11;
 /// IQERCD.IQEI, why the queue stopped (§11.4.9).
 pub mod queue_error {
     /// The tail is beyond the queue.
@@ -153,6 +155,8 @@ pub mod queue_error {
     pub const TYPE: u64 = 3;
     /// A reserved field is set, or a field has a reserved value.
     pub const RESERVED: u64 = 4;
+    /// IQA.DW is set, and ECAP offers neither scalable nor abort-DMA mode.
+    pub const WIDTH: u64 = 5;
 }
 
 /// One register: a row of the layout.
@@ -200,7 +204,7 @@ const fn layout() -> [Row; FIXED + 2 * FAULT_RECORDS] {
         row(FEUADDR, 4, 0, 0xffff_ffff, 0),
         row(IQH, 8, 0, 0, 0),
         row(IQT, 8, 0, 0x7_fff0, 0),
-        row(IQA, 8, 0, PAGE | QUEUE_SIZE, 0),
+        row(IQA, 8, 0, PAGE | QUEUE_WIDE | QUEUE_SIZE, 0),
         row(ICS, 4, 0, 0, WAIT_COMPLETE as u64),
         row(IECTL, 4, EVENT_MASK as u64, EVENT_MASK as u64, 0),
         row(IEDATA, 4, 0, 0xffff, 0),

@@ -137,6 +137,17 @@ fn a_tail_beyond_the_queue_and_a_queue_outside_ram_are_errors() {
 }
 
 #[test]
+fn a_queue_of_wide_descriptors_is_an_error() {
+    let os = Os::new(RAM, Scenario::for_test());
+    os.set(reg::IQA, 8, os.queue.0 | reg::QUEUE_WIDE);
+    os.submit(&[wait(1)]);
+    os.set(reg::GCMD, 4, u64::from(reg::QUEUE_ENABLE));
+    assert_eq!(os.get(reg::FSTS, 4) as u32, reg::QUEUE_ERROR);
+    assert_eq!(os.get(reg::IQERCD, 8), queue_error::WIDTH);
+    assert_eq!(os.look(STATUS), 0);
+}
+
+#[test]
 fn an_interrupt_flush_is_accepted() {
     let os = Os::started(RAM);
     assert!(os.run([desc::INTERRUPT, 0]));

@@ -32,6 +32,9 @@ impl Vtd {
             return;
         }
         let address = self.registers.get64(reg::IQA);
+        if address & reg::QUEUE_WIDE != 0 {
+            return self.queue_failed(env, queue_error::WIDTH);
+        }
         let base = address & crate::spec::tables::ADDRESS;
         let size = memory::PAGE_SIZE << (address & reg::QUEUE_SIZE);
         let tail = self.registers.get64(reg::IQT);
