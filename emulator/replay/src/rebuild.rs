@@ -7,11 +7,19 @@ use journal::event::{Event, Outcome, Record, Table};
 use ledger::Ledger;
 use memory::{Gpa, GuestMemory};
 use scenario::{Plan, Scenario};
+use std::collections::BTreeSet;
 use thiserror::Error;
 
 /// Most guest memory that a journal may ask for, bytes. It is sparse: only
 /// what the tables use is ever touched.
 const MAX_MEMORY: u64 = 1 << 40;
+
+/// Words of the rebuilt IOMMU beyond the number of records. An honest journal
+/// has them all; a forged one may make a write of the queue's tail say
+/// thousands, again and again.
+const MAX_EXCESS: usize = 1 << 16;
+/// Pages of guest memory that are written: 1 GiB, tables for 256 GiB mapped.
+const MAX_PAGES: usize = 1 << 18;
 
 /// Why a journal cannot be replayed.
 #[derive(Debug, Error)]
@@ -22,6 +30,14 @@ pub enum ReplayError {
     /// It wants impossible memory.
     #[error("the journal is of a machine with {0} bytes of memory: that cannot be")]
     Memory(u64),
+    /// It makes the IOMMU do more than any run does.
+    #[error("record {record}: {what}: the journal is damaged or forged")]
+    Runaway {
+        /// Index of the record.
+        record: usize,
+        /// What there is too much of.
+        what: &'static str,
+    },
     /// The host gave no memory.
     #[error(transparent)]
     Host(#[from] memory::MemoryError),
@@ -91,10 +107,13 @@ pub fn replay(records: &[Record]) -> Result<Replayed, ReplayError> {
         accesses: 0,
         edited: 0,
         held: None,
+        words: 0,
+        pages: BTreeSet::new(),
         out: Vec::with_capacity(records.len()),
     };
     for (index, record) in records.iter().enumerate() {
         rebuild.record(index, record);
+        rebuild.check(index, records.len())?;
     }
     rebuild.let_go();
     rebuild.comparison.settle(records.len());
@@ -121,6 +140,10 @@ struct Rebuild {
     /// A refusal that the IOMMU has no part in, until its access is told: what
     /// the IOMMU said of the same access comes first.
     held: Option<Record>,
+    /// Words of the rebuilt IOMMU so far.
+    words: usize,
+    /// Pages that were written.
+    pages: BTreeSet<u64>,
     out: Vec<Record>,
 }
 
@@ -138,8 +161,7 @@ impl Rebuild {
                 table,
             } => {
                 self.expect(*address, *old, *table);
-                // Outside RAM the original write went nowhere too.
-                let _ = self.memory.write_u64(*address, *new);
+                self.write(*address, *new);
             }
             Event::RegisterWrite {
                 offset,
@@ -163,7 +185,7 @@ impl Rebuild {
                 // somebody wrote it whose writes are not in the journal.
                 if self.memory.read_u64(*entry).ok() != Some(*value) {
                     self.edited += 1;
-                    let _ = self.memory.write_u64(*entry, *value);
+                    self.write(*entry, *value);
                 }
                 self.comparison.recorded(index, record.event.clone());
                 return;
@@ -196,6 +218,23 @@ impl Rebuild {
             _ => {}
         }
         self.push(again);
+    }
+
+    fn check(&self, record: usize, records: usize) -> Result<(), ReplayError> {
+        let what = if self.words > records.saturating_add(MAX_EXCESS) {
+            "the rebuilt IOMMU says far more than the journal holds"
+        } else if self.pages.len() > MAX_PAGES {
+            "tables in more pages than any machine has"
+        } else {
+            return Ok(());
+        };
+        Err(ReplayError::Runaway { record, what })
+    }
+
+    fn write(&mut self, address: Gpa, value: u64) {
+        self.pages.insert(address.page());
+        // Outside RAM the original write went nowhere too.
+        let _ = self.memory.write_u64(address, value);
     }
 
     fn let_go(&mut self) {
@@ -281,6 +320,7 @@ impl Rebuild {
         journal.clear();
         for record in said {
             if is_word_of_the_iommu(&record.event) {
+                self.words += 1;
                 self.comparison.rebuilt(record.event.clone());
                 self.push(Record {
                     time,

@@ -327,3 +327,48 @@ fn differences_are_all_counted_and_few_are_kept() {
     assert_eq!(replayed.differences.len(), 16);
     assert_eq!(replayed.differences[0].rebuilt, None);
 }
+
+#[test]
+fn tail_written_again_and_again_is_an_error() {
+    let told = Told::new(Plan::default());
+    for _ in 0..300 {
+        told.invalidate();
+    }
+    let mut records = told.records();
+    // The queue has 256 entries: nearly a full turn, and the rest of it.
+    let tail = |value| Record {
+        time: 0,
+        event: Event::RegisterWrite {
+            offset: iommu::spec::registers::IQT,
+            size: 8,
+            value,
+        },
+    };
+    records.extend((0..2000).flat_map(|_| [tail(43 << 4), tail(44 << 4)]));
+
+    let error = replay(&records)
+        .map(|replayed| replayed.compared)
+        .unwrap_err();
+
+    assert!(matches!(error, ReplayError::Runaway { .. }), "{error}");
+}
+
+#[test]
+fn tables_everywhere_are_an_error() {
+    let begin = Event::Begin(Begin {
+        memory: 1 << 31,
+        ..Begin::default()
+    });
+    let write = |page| Event::TableWrite {
+        address: Gpa(page * PAGE_SIZE),
+        old: 0,
+        new: 0,
+        table: Table::Queue,
+    };
+    let records: Vec<Record> = std::iter::once(begin)
+        .chain((0..=1 << 18).map(write))
+        .map(|event| Record { time: 0, event })
+        .collect();
+
+    assert!(matches!(replay(&records), Err(ReplayError::Runaway { .. })));
+}
