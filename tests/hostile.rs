@@ -344,6 +344,39 @@ fn set_timer(a: &mut CodeAssembler, due: i64, period: u32) -> Result<(), IcedErr
     call_import(a, 1)
 }
 
+/// KeInitializeEvent of an event at an offset from RSP.
+fn make_event(a: &mut CodeAssembler, at: i32, import: usize) -> Result<(), IcedError> {
+    a.lea(rcx, ptr(rsp + at))?;
+    a.xor(edx, edx)?;
+    a.xor(r8d, r8d)?;
+    call_import(a, import)
+}
+
+/// KeWaitForSingleObject, without a timeout, of an object at an offset from
+/// RSP.
+fn wait(a: &mut CodeAssembler, at: i32, import: usize) -> Result<(), IcedError> {
+    a.lea(rcx, ptr(rsp + at))?;
+    a.xor(edx, edx)?;
+    a.xor(r8d, r8d)?;
+    a.xor(r9d, r9d)?;
+    a.mov(qword_ptr(rsp + 0x20), 0)?;
+    call_import(a, import)
+}
+
+/// PsCreateSystemThread: its handle at RSP+0x40, its context RSP+0x60.
+fn start_thread(a: &mut CodeAssembler, start: CodeLabel, import: usize) -> Result<(), IcedError> {
+    a.lea(rcx, ptr(rsp + 0x40))?;
+    a.mov(edx, 0x001F_FFFF)?;
+    a.xor(r8d, r8d)?;
+    a.xor(r9d, r9d)?;
+    a.mov(qword_ptr(rsp + 0x20), 0)?;
+    a.lea(rax, ptr(start))?;
+    a.mov(qword_ptr(rsp + 0x28), rax)?;
+    a.lea(rax, ptr(rsp + 0x60))?;
+    a.mov(qword_ptr(rsp + 0x30), rax)?;
+    call_import(a, import)
+}
+
 #[test]
 fn a_wait_beside_a_periodic_timer_is_a_hang_at_the_timeout() {
     let imports = [
@@ -355,16 +388,8 @@ fn a_wait_beside_a_periodic_timer_is_a_hang_at_the_timeout() {
     run_with(&imports, BRIEF, |a| {
         a.sub(rsp, 0x108)?;
         set_timer(a, -10, 1)?;
-        a.lea(rcx, ptr(rsp + 0xC0))?;
-        a.xor(edx, edx)?;
-        a.xor(r8d, r8d)?;
-        call_import(a, 2)?;
-        a.lea(rcx, ptr(rsp + 0xC0))?;
-        a.xor(edx, edx)?;
-        a.xor(r8d, r8d)?;
-        a.xor(r9d, r9d)?;
-        a.mov(qword_ptr(rsp + 0x20), 0)?;
-        call_import(a, 3)
+        make_event(a, 0xC0, 2)?;
+        wait(a, 0xC0, 3)
     })
     .says(1, &["hang"]);
 }
@@ -382,12 +407,7 @@ fn a_timer_that_came_due_before_the_wait_ends_it() {
         set_timer(a, -10, 0)?;
         a.mov(ecx, 100)?;
         call_import(a, 2)?;
-        a.lea(rcx, ptr(rsp + 0x40))?;
-        a.xor(edx, edx)?;
-        a.xor(r8d, r8d)?;
-        a.xor(r9d, r9d)?;
-        a.mov(qword_ptr(rsp + 0x20), 0)?;
-        call_import(a, 3)?;
+        wait(a, 0x40, 3)?;
         a.add(rsp, 0x108)?;
         a.ret()
     })
@@ -541,15 +561,7 @@ fn threads_that_end_make_room_for_others() {
         a.sub(rsp, 0x60)?;
         a.mov(ebx, 400)?;
         a.set_label(&mut top)?;
-        a.lea(rcx, ptr(rsp + 0x40))?;
-        a.mov(edx, 0x001F_FFFF)?;
-        a.xor(r8d, r8d)?;
-        a.xor(r9d, r9d)?;
-        a.mov(qword_ptr(rsp + 0x20), 0)?;
-        a.lea(rax, ptr(routine))?;
-        a.mov(qword_ptr(rsp + 0x28), rax)?;
-        a.mov(qword_ptr(rsp + 0x30), 0)?;
-        call_import(a, 0)?;
+        start_thread(a, routine, 0)?;
         let mut out = a.create_label();
         a.test(eax, eax)?;
         a.jne(out)?;
@@ -580,6 +592,42 @@ fn threads_that_end_make_room_for_others() {
         a.ret()?;
         a.set_label(&mut routine)?;
         a.ret()
+    })
+    .says(0, &[]);
+}
+
+#[test]
+fn a_thread_that_waits_at_apc_level_does_not_raise_another() {
+    let imports = [
+        "KeInitializeEvent",
+        "PsCreateSystemThread",
+        "KfRaiseIrql",
+        "KeWaitForSingleObject",
+        "KeLowerIrql",
+        "KeSetEvent",
+        "PsTerminateSystemThread",
+    ];
+    run_with(&imports, AMPLE, |a| {
+        let mut routine = a.create_label();
+        a.sub(rsp, 0x88)?;
+        make_event(a, 0x60, 0)?;
+        start_thread(a, routine, 1)?;
+        a.mov(ecx, 1)?;
+        call_import(a, 2)?;
+        wait(a, 0x60, 3)?;
+        a.xor(ecx, ecx)?;
+        call_import(a, 4)?;
+        a.xor(eax, eax)?;
+        a.add(rsp, 0x88)?;
+        a.ret()?;
+        // KeSetEvent(Context, 0, FALSE), and what only PASSIVE_LEVEL may do.
+        a.set_label(&mut routine)?;
+        a.sub(rsp, 0x28)?;
+        a.xor(edx, edx)?;
+        a.xor(r8d, r8d)?;
+        call_import(a, 5)?;
+        a.xor(ecx, ecx)?;
+        call_import(a, 6)
     })
     .says(0, &[]);
 }
