@@ -47,7 +47,7 @@ fn mappings() -> Vec<Event> {
             Event::TableWrite {
                 address: Gpa((PAGES + page / 512) * PAGE_SIZE + page % 512 * 8),
                 old: 0,
-                new: page * PAGE_SIZE | 3,
+                new: (page * PAGE_SIZE) | 3,
                 table: Table::SecondLevel {
                     domain: DOMAIN,
                     level: 1,
