@@ -236,3 +236,40 @@ fn a_full_disk_is_told_and_what_was_written_can_be_read() {
     assert!(stderr.contains("No space left on device"), "{stderr}");
     assert!(stdout.contains("report=0"), "{stdout}\n{stderr}");
 }
+
+#[test]
+fn a_driver_named_like_a_result_is_refused_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    std::fs::write(&path, image::returns(0)).unwrap();
+    let output = run(&path, folder.path(), &[]);
+    let (code, _, stderr) = told(&output);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("rename"), "{stderr}");
+    assert_eq!(std::fs::read(&path).unwrap(), image::returns(0));
+}
+
+#[test]
+fn a_step_that_the_driver_refuses_is_told_and_not_green() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("huge.toml");
+    // 64 MiB of backing in a machine of 24 MiB.
+    let text = r#"workload = [{ do = "create", width = 4096, height = 4096 }, { do = "free" }]"#;
+    std::fs::write(&scenario, text).unwrap();
+    let arguments = ["--memory", "24", "--scenario", scenario.to_str().unwrap()];
+    let output = run(&driver("plain"), &folder.path().join("out"), &arguments);
+    let (code, stdout, stderr) = told(&output);
+    assert_eq!(code, Some(1), "{stdout}\n{stderr}");
+    assert!(stdout.contains("workload step 1 (create)"), "{stdout}");
+    assert!(
+        !stdout.contains("ERROR"),
+        "no defect is found in it: {stdout}"
+    );
+}
+
+#[test]
+fn a_driver_that_is_no_display_miniport_is_told_so() {
+    let (code, stdout, _) = run_bytes(&image::returns(0), &[]);
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("did not register"), "{stdout}");
+}

@@ -69,6 +69,9 @@ pub enum CliError {
         /// Why not.
         error: replay::ReplayError,
     },
+    /// The driver's copy beside the journal would lie over a result.
+    #[error("a driver may not be named {0:?}, which is the name of a result: rename it")]
+    ReservedName(String),
     /// No finding has that name.
     #[error("there is no finding {0:?}: dmasan explain lists them")]
     NoSuchFinding(String),
@@ -91,6 +94,7 @@ impl CliError {
             | Self::Scenario { .. }
             | Self::Journal { .. }
             | Self::Replay { .. }
+            | Self::ReservedName(_)
             | Self::NoSuchFinding(_) => 2,
             Self::Write { .. } | Self::Machine(_) | Self::Report(_) => 3,
         }

@@ -7,6 +7,17 @@ use std::path::Path;
 /// Name of the scenario that a run keeps beside its journal.
 pub const SCENARIO: &str = "scenario.toml";
 
+/// Names of what a run writes: a driver of such a name would lie over it.
+pub const RESULTS: [&str; 7] = [
+    "journal",
+    "journal.pdb",
+    "report.txt",
+    "report.json",
+    "report.svg",
+    "scanout-0.png",
+    SCENARIO,
+];
+
 /// Read a whole file of at most `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
     let failed = |error| CliError::Read {

@@ -27,6 +27,9 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
     let driver = files::read(&arguments.driver, MAX_FILE)?;
     let options = options(arguments)?;
     let name = file_name(&arguments.driver);
+    if files::RESULTS.contains(&name.as_str()) {
+        return Err(CliError::ReservedName(name));
+    }
     files::folder(&arguments.out)?;
     let journal_path = arguments.out.join("journal");
     let file = File::create(&journal_path).map_err(|error| CliError::Write {
@@ -46,15 +49,20 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
         deadline: Some(Instant::now() + Duration::from_secs(arguments.timeout)),
         stop: Some(&stop),
     };
-    let end = to_the_end(&mut machine, &limit)?;
+    let end = to_the_end(&mut machine, &limit);
     if let Some(frame) = machine.frame(0) {
         let png = frame.png().map_err(|e| CliError::Report(e.to_string()))?;
         files::write(&arguments.out.join("scanout-0.png"), &png)?;
     }
     log::info!("{} traps, {} exits", machine.traps(), machine.exits());
-    if let Some(why) = machine.workload_refused() {
-        log::warn!("{why}");
+    // If the host failed, what was found so far is still told.
+    if let Err(error) = end {
+        if let Ok((records, tail)) = show::read(&journal_path) {
+            show::judge(&records, tail, &arguments.out, &arguments.driver, None).print();
+        }
+        return Err(error);
     }
+    let end = end?;
     let (records, tail) = show::read(&journal_path)?;
     let shown = show::judge(
         &records,
@@ -75,7 +83,7 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
     Ok(match end {
         End::Interrupted => 130,
         End::Unsupported { .. } => 3,
-        End::Completed if shown.exit_code() == 0 => 0,
+        End::Completed if shown.exit_code() == 0 && !machine.workload_refused() => 0,
         _ => 1,
     })
 }

@@ -133,6 +133,11 @@ pub enum Event {
         /// One call's text.
         text: String,
     },
+    /// Something about the run that a reader of its results must know.
+    Note {
+        /// In words.
+        text: String,
+    },
     /// A choice was made.
     Choice {
         /// Number of the choice in this run, from 0.

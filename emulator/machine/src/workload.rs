@@ -2,6 +2,7 @@
 //! stop the scenario's steps through the driver's Escape interface.
 
 use interface::{CREATE, ESCAPE_SIZE, Escape, FREE, PRESENT, QUERY, WAIT};
+use journal::Event;
 use scenario::Step;
 use windows::dxgk::lifecycle::LifecycleError;
 use windows::dxgk::{DriverCall, Progress};
@@ -15,8 +16,8 @@ pub(crate) struct Workload {
     stage: Stage,
     /// The driver's id of each resource created, in order.
     resources: Vec<u32>,
-    /// What went wrong with a step, for the report.
-    refused: Option<String>,
+    /// The driver refused a step.
+    refused: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +44,13 @@ impl Workload {
             seed,
             stage: Stage::Starting,
             resources: Vec::new(),
-            refused: None,
+            refused: false,
         }
     }
 
-    /// Why the workload was cut short, if it was.
-    pub fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
+    /// Did the driver refuse a step? What was to be tried was not tried then.
+    pub fn refused(&self) -> bool {
+        self.refused
     }
 
     /// The next call of the driver, given what the last returned.
@@ -71,7 +72,8 @@ impl Workload {
             Stage::Asked => {
                 let answer = self.answer(windows, p)?;
                 if result as u32 != 0 || answer.magic != interface::MAGIC {
-                    self.refused = Some(
+                    note(
+                        p,
                         "the driver does not answer dmasan's Escape interface: \
                          only its start and stop were run"
                             .to_owned(),
@@ -84,11 +86,16 @@ impl Workload {
                 let status = result as u32;
                 let answer = self.answer(windows, p)?;
                 if status >= 0x8000_0000 {
-                    self.refused = Some(format!(
-                        "workload step {} ({}): the driver returned {status:#010x}",
-                        index + 1,
-                        name(self.steps.get(index)),
-                    ));
+                    self.refused = true;
+                    note(
+                        p,
+                        format!(
+                            "workload step {} ({}): the driver returned {status:#010x}; \
+                             the steps after it were not run",
+                            index + 1,
+                            name(self.steps.get(index)),
+                        ),
+                    );
                     return self.stop(windows, p);
                 }
                 if let Some(Step::Create { .. }) = self.steps.get(index) {
@@ -160,6 +167,10 @@ impl Workload {
         self.stage = Stage::Stopping;
         Ok(Next::Life(windows.advance(p, 0)?))
     }
+}
+
+fn note(p: &dyn Platform, text: String) {
+    p.scenario().journal().emit(Event::Note { text });
 }
 
 fn name(step: Option<&Step>) -> &'static str {

@@ -8,6 +8,8 @@ use ledger::{Finding, Ledger, Place, Step};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use symbols::Symbolizer;
 
+/// Most notes told.
+const MAX_NOTES: usize = 16;
 /// Lines of the driver's that a report keeps.
 const MAX_PRINTED: usize = 12;
 /// Bug checks that a report keeps.
@@ -91,6 +93,9 @@ impl Report {
                         printed.pop_front();
                     }
                     printed.push_back((record.time, line));
+                }
+                Event::Note { text: note } if self.notes.len() < MAX_NOTES => {
+                    self.notes.push(text(note));
                 }
                 Event::BugCheck(stop) if self.stops.len() < MAX_STOPS => {
                     let frames = stacks.get(&stop.stack).copied().unwrap_or_default();

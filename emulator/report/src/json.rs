@@ -65,6 +65,7 @@ fn value(report: &Report) -> Value {
         "not_freed": report.live.iter().map(|live| {
             allocation(&live.allocation, &live.stack, &[])
         }).collect::<Vec<_>>(),
+        "notes": report.notes,
         "printed": report.printed.iter()
             .map(|line| json!({"time": line.time, "text": line.text}))
             .collect::<Vec<_>>(),

@@ -144,6 +144,8 @@ pub struct Report {
     pub live: Vec<Live>,
     /// The last lines that the driver printed.
     pub printed: Vec<Printed>,
+    /// What a reader must know about the run, cleaned.
+    pub notes: Vec<String>,
 }
 
 impl Report {

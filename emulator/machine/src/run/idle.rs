@@ -57,6 +57,14 @@ impl Machine {
                 return self.bug_check(stop);
             }
         }
+        // A delay gives the others their turn, however short it is.
+        if let Some(waiting) = &self.thread().waiting
+            && waiting.wait.objects.is_empty()
+            && let Some(other) = self.other_ready()
+        {
+            self.switch_to(other)?;
+            return Ok(None);
+        }
         if self.satisfy(self.state.current) {
             return Ok(None);
         }

@@ -137,9 +137,9 @@ impl Machine {
         self.board.scenario.journal()
     }
 
-    /// Why the workload was cut short, if it was.
+    /// Did the driver refuse a step of the workload?
     #[must_use]
-    pub fn workload_refused(&self) -> Option<&str> {
+    pub fn workload_refused(&self) -> bool {
         self.state.workload.refused()
     }
 

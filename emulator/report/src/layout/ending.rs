@@ -147,6 +147,9 @@ fn summary(page: &mut Page, report: &Report) {
         ));
         page.row("ran", Tone::Plain, &ran);
     }
+    for note in &report.notes {
+        page.row("note", Tone::Warn, note);
+    }
     let text = format!(
         "{} shown, {}, {}, {}",
         counted(facts.frames, "frame", "frames"),

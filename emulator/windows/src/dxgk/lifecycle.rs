@@ -9,6 +9,7 @@ use super::spec::{escape, query, query_adapter_info, vidmm_caps};
 use super::{DomainMode, domain, place};
 use crate::platform::{Platform, PlatformError};
 use crate::{Windows, status};
+use journal::Event;
 use memory::Gva;
 
 /// Offset of MemoryManagementCaps (`DXGK_VIDMMCAPS`) in `DXGK_DRIVERCAPS`,
@@ -179,6 +180,11 @@ impl Windows {
             return Ok(Progress::Finished);
         }
         if !self.dxgk.registered() {
+            p.scenario().journal().emit(Event::Note {
+                text: "the driver did not register as a display miniport: only DriverEntry and \
+                       DriverUnload were run"
+                    .to_owned(),
+            });
             return self.unload(p);
         }
         self.dxgk.stage = Stage::Add;
@@ -263,10 +269,11 @@ impl Windows {
         if !self.dxgk.secure_mode_supported || begin == 0 || end == 0 {
             // IOMMUFlags without BypassDriverCap: the enable bits are ignored
             // for a driver that does not report the cap.
-            log::warn!(
-                "the driver does not report IoMmuSecureModeSupported with both \
-                 exclusive-access routines: its device is not isolated"
-            );
+            p.scenario().journal().emit(Event::Note {
+                text: "the driver does not report IoMmuSecureModeSupported with both \
+                       exclusive-access routines: its device is not isolated"
+                    .to_owned(),
+            });
             return self.ready();
         }
         self.dxgk.stage = Stage::Begin;
