@@ -1,5 +1,6 @@
 //! Commands as the driver wrote them, read from bytes with bounds.
 
+use crate::cursor::Image;
 use crate::resource::Rect;
 use crate::spec::command as spec;
 use memory::Iova;
@@ -44,14 +45,30 @@ pub enum Need {
     Refused(u32),
 }
 
-/// What is needed of a command, by what was read of it so far.
-pub fn need(bytes: &[u8]) -> Need {
+/// The control type as the driver may use it: a command of a feature that it
+/// did not take is unknown.
+fn kind(header: Header, features: u64) -> Option<u32> {
+    let needed = spec::FEATURES.iter().find(|(kind, _)| *kind == header.kind);
+    needed
+        .is_none_or(|(_, feature)| features & feature != 0)
+        .then_some(header.kind)
+}
+
+/// What is needed of a command, by what was read of it so far and by the
+/// features that the driver took.
+pub fn need(bytes: &[u8], features: u64) -> Need {
     let Some(header) = Header::parse(bytes) else {
         return Need::Bytes(spec::HEADER_SIZE);
     };
-    Need::Bytes(match header.kind {
+    let Some(kind) = kind(header, features) else {
+        return Need::Bytes(spec::HEADER_SIZE);
+    };
+    Need::Bytes(match kind {
         spec::RESOURCE_CREATE_2D => spec::CREATE_SIZE,
-        spec::RESOURCE_UNREF | spec::RESOURCE_DETACH_BACKING => spec::RESOURCE_SIZE,
+        spec::RESOURCE_UNREF | spec::RESOURCE_DETACH_BACKING | spec::RESOURCE_ASSIGN_UUID => {
+            spec::RESOURCE_SIZE
+        }
+        spec::GET_EDID => spec::GET_EDID_SIZE,
         spec::SET_SCANOUT => spec::SCANOUT_SIZE,
         spec::RESOURCE_FLUSH => spec::FLUSH_SIZE,
         spec::TRANSFER_TO_HOST_2D => spec::TRANSFER_SIZE,
@@ -101,23 +118,30 @@ pub enum Command {
     Detach {
         resource: u32,
     },
-    /// `image`: the resource of a new image (0 hides the cursor), or `None`
-    /// for a mere move.
+    GetEdid {
+        scanout: u32,
+    },
+    AssignUuid {
+        resource: u32,
+    },
+    /// Without an image it is a mere move.
     Cursor {
         scanout: u32,
-        x: u32,
-        y: u32,
-        image: Option<u32>,
+        at: (u32, u32),
+        image: Option<Image>,
     },
     Unknown,
 }
 
 impl Command {
     /// From all its bytes ([`need`]); `None` if some are missing.
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
+    pub fn parse(bytes: &[u8], features: u64) -> Option<Self> {
         let word = |at| u32_at(bytes, at);
         let header = Header::parse(bytes)?;
-        Some(match header.kind {
+        let Some(kind) = kind(header, features) else {
+            return Some(Self::Unknown);
+        };
+        Some(match kind {
             spec::GET_DISPLAY_INFO => Self::GetDisplayInfo,
             spec::RESOURCE_CREATE_2D => Self::Create {
                 resource: word(spec::CREATE_RESOURCE)?,
@@ -149,12 +173,20 @@ impl Command {
             spec::RESOURCE_DETACH_BACKING => Self::Detach {
                 resource: word(spec::RESOURCE_ID)?,
             },
+            spec::GET_EDID => Self::GetEdid {
+                scanout: word(spec::GET_EDID_SCANOUT)?,
+            },
+            spec::RESOURCE_ASSIGN_UUID => Self::AssignUuid {
+                resource: word(spec::RESOURCE_ID)?,
+            },
             spec::UPDATE_CURSOR | spec::MOVE_CURSOR => Self::Cursor {
                 scanout: word(spec::CURSOR_SCANOUT)?,
-                x: word(spec::CURSOR_SCANOUT + 4)?,
-                y: word(spec::CURSOR_SCANOUT + 8)?,
-                image: match header.kind {
-                    spec::UPDATE_CURSOR => Some(word(spec::CURSOR_RESOURCE)?),
+                at: (word(spec::CURSOR_X)?, word(spec::CURSOR_Y)?),
+                image: match kind {
+                    spec::UPDATE_CURSOR => Some(Image {
+                        resource: word(spec::CURSOR_RESOURCE)?,
+                        hot: (word(spec::CURSOR_HOT_X)?, word(spec::CURSOR_HOT_Y)?),
+                    }),
                     _ => None,
                 },
             },
@@ -176,7 +208,10 @@ impl Command {
                     .map_or_else(|| format!("format {format}"), |f| f.name.to_owned());
                 format!("resource {resource}, {width}x{height}, {format}")
             }
-            Self::Unref { resource } | Self::Detach { resource } => format!("resource {resource}"),
+            Self::Unref { resource }
+            | Self::Detach { resource }
+            | Self::AssignUuid { resource } => format!("resource {resource}"),
+            Self::GetEdid { scanout } => format!("scanout {scanout}"),
             Self::SetScanout {
                 scanout,
                 resource,
@@ -200,13 +235,17 @@ impl Command {
             }
             Self::Cursor {
                 scanout,
-                x,
-                y,
+                at: (x, y),
                 image,
-            } => match image {
-                Some(resource) => format!("scanout {scanout}, resource {resource}, at {x},{y}"),
-                None => format!("scanout {scanout}, at {x},{y}"),
-            },
+            } => {
+                let (x, y) = (*x as i32, *y as i32);
+                match image {
+                    Some(Image { resource, .. }) => {
+                        format!("scanout {scanout}, resource {resource}, at {x},{y}")
+                    }
+                    None => format!("scanout {scanout}, at {x},{y}"),
+                }
+            }
         }
     }
 }

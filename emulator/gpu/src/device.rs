@@ -2,41 +2,29 @@
 //! what each command does to them. Nothing here reaches guest memory.
 
 use crate::command::Command;
-use crate::frame::Frame;
 use crate::resource::{Backing, MAX_SIDE, Rect, Resource, Transfer, format};
+use crate::scanout::Scanout;
 use crate::spec::{self, command as code};
 use crate::step::Job;
-use crate::{GpuConfig, MAX_BACKING_ENTRIES, MAX_RESOURCES, MAX_SCANOUT_SIDE};
+use crate::{GpuConfig, MAX_BACKING_ENTRIES, MAX_RESOURCES};
 use iommu::{Dma, Fault};
+use memory::RequesterId;
 use pci::spec::virtio::{F_ACCESS_PLATFORM, F_RING_INDIRECT_DESC, F_VERSION_1};
 use std::collections::BTreeMap;
-
-/// A display, and what is shown on it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scanout {
-    /// Preferred size.
-    size: (u32, u32),
-    /// 0 is off.
-    resource: u32,
-    /// Which part of the resource.
-    rect: Rect,
-    /// What was last flushed. Stays when the scanout goes off, and through a
-    /// reset: it is what a person looking at the display last saw.
-    frame: Option<Frame>,
-    /// Where the cursor is, and its resource (0: hidden).
-    cursor: (u32, u32, u32),
-}
 
 /// State of the device. Plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gpu {
     features: u64,
     required: u64,
+    device: RequesterId,
+    /// UUIDs given out so far.
+    uuids: u32,
     max_pixel_bytes: u64,
     /// Pending events of the device configuration.
-    events: u32,
+    pub(crate) events: u32,
     pub(crate) scanouts: Vec<Scanout>,
-    resources: BTreeMap<u32, Resource>,
+    pub(crate) resources: BTreeMap<u32, Resource>,
     /// Queues that were notified and have not been found empty since.
     pub(crate) notified: [bool; 2],
     /// The command under way.
@@ -48,8 +36,8 @@ pub(crate) struct Gpu {
 pub(crate) enum Done {
     /// It is complete, with this response.
     Response(u32),
-    /// Display information is the response.
-    DisplayInfo,
+    /// It is complete, with this response and what follows its header.
+    Answer(u32, Vec<u8>),
     /// It goes on with reads of backing.
     Transfer(Transfer),
     /// It is complete; these scanouts show something new.
@@ -57,7 +45,7 @@ pub(crate) enum Done {
 }
 
 /// A response that is an error.
-type Refused = u32;
+pub(crate) type Refused = u32;
 
 impl Gpu {
     pub(crate) fn new(config: &GpuConfig) -> Self {
@@ -65,24 +53,24 @@ impl Gpu {
             .displays
             .iter()
             .take(spec::MAX_SCANOUTS)
-            .map(|&size| Scanout {
-                size,
-                ..Scanout::default()
-            })
+            .map(|&size| Scanout::new(size))
             .collect();
         if scanouts.is_empty() {
-            scanouts.push(Scanout {
-                size: (1024, 768),
-                ..Scanout::default()
-            });
+            scanouts.push(Scanout::new((1024, 768)));
         }
         let mut required = F_VERSION_1;
         if config.require_access_platform {
             required |= F_ACCESS_PLATFORM;
         }
         Self {
-            features: F_VERSION_1 | F_ACCESS_PLATFORM | F_RING_INDIRECT_DESC,
+            features: F_VERSION_1
+                | F_ACCESS_PLATFORM
+                | F_RING_INDIRECT_DESC
+                | spec::F_EDID
+                | spec::F_RESOURCE_UUID,
             required,
+            device: config.device,
+            uuids: 0,
             max_pixel_bytes: config.max_pixel_bytes,
             events: 0,
             scanouts,
@@ -90,35 +78,6 @@ impl Gpu {
             notified: [false; 2],
             job: None,
         }
-    }
-
-    pub(crate) fn frame(&self, scanout: u32) -> Option<&Frame> {
-        self.scanouts.get(scanout as usize)?.frame.as_ref()
-    }
-
-    /// Another preferred size, and the event that says so.
-    pub(crate) fn set_display(&mut self, scanout: u32, size: (u32, u32)) -> bool {
-        let Some(scanout) = self.scanouts.get_mut(scanout as usize) else {
-            return false;
-        };
-        scanout.size = size;
-        self.events |= spec::EVENT_DISPLAY;
-        true
-    }
-
-    /// The preferred sizes of the displays, from left to right.
-    pub(crate) fn displays(&self) -> impl Iterator<Item = Rect> {
-        self.scanouts.iter().scan(0u32, |x, scanout| {
-            let (width, height) = scanout.size;
-            let at = *x;
-            *x = x.saturating_add(width);
-            Some(Rect {
-                x: at,
-                y: 0,
-                width,
-                height,
-            })
-        })
     }
 
     /// Do a command of the control queue (§5.7.6.8) or the cursor queue
@@ -135,7 +94,16 @@ impl Gpu {
 
     fn dispatch(&mut self, command: &Command) -> Result<Done, Refused> {
         match *command {
-            Command::GetDisplayInfo => return Ok(Done::DisplayInfo),
+            Command::GetDisplayInfo => {
+                return Ok(Done::Answer(code::OK_DISPLAY_INFO, self.display_info()));
+            }
+            Command::GetEdid { scanout } => {
+                return Ok(Done::Answer(code::OK_EDID, self.edid(scanout)?));
+            }
+            Command::AssignUuid { resource } => {
+                let uuid = self.assign_uuid(resource)?;
+                return Ok(Done::Answer(code::OK_RESOURCE_UUID, uuid.to_vec()));
+            }
             Command::Transfer {
                 resource,
                 rect,
@@ -161,12 +129,7 @@ impl Gpu {
                 ref entries,
             } => self.attach(resource, entries)?,
             Command::Detach { resource } => self.detach(resource)?,
-            Command::Cursor {
-                scanout,
-                x,
-                y,
-                image,
-            } => self.cursor(scanout, x, y, image)?,
+            Command::Cursor { scanout, at, image } => self.cursor(scanout, at, image)?,
             Command::Unknown => return Err(code::ERR_UNSPEC),
         }
         Ok(Done::Response(code::OK_NODATA))
@@ -191,66 +154,33 @@ impl Gpu {
         Ok(())
     }
 
+    /// A resource keeps its UUID, and no other ever gets it: RFC 9562 version
+    /// 8, of the device and a count that goes on through a reset.
+    fn assign_uuid(&mut self, id: u32) -> Result<[u8; 16], Refused> {
+        let resource = self
+            .resources
+            .get_mut(&id)
+            .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
+        if let Some(uuid) = resource.uuid {
+            return Ok(uuid);
+        }
+        self.uuids = self.uuids.wrapping_add(1);
+        let [d0, d1] = self.device.0.to_be_bytes();
+        let [c0, c1, c2, c3] = self.uuids.to_be_bytes();
+        let [a, b, c, d, e, f] = *b"dmasan";
+        let uuid = [a, b, c, d, e, f, 0x80, 0, 0x80, 0, d0, d1, c0, c1, c2, c3];
+        resource.uuid = Some(uuid);
+        Ok(uuid)
+    }
+
     fn unref(&mut self, id: u32) -> Result<(), Refused> {
         self.resources
             .remove(&id)
             .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
         for scanout in &mut self.scanouts {
-            if scanout.resource == id {
-                scanout.resource = 0;
-            }
-            if scanout.cursor.2 == id {
-                scanout.cursor.2 = 0;
-            }
+            scanout.forget(id);
         }
         Ok(())
-    }
-
-    fn set_scanout(&mut self, scanout: u32, id: u32, rect: Rect) -> Result<(), Refused> {
-        let scanout = self
-            .scanouts
-            .get_mut(scanout as usize)
-            .ok_or(code::ERR_INVALID_SCANOUT_ID)?;
-        if id != 0 {
-            let resource = self
-                .resources
-                .get(&id)
-                .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
-            let shown = rect.width.max(rect.height) <= MAX_SCANOUT_SIDE;
-            if !shown || !rect.lies_in(resource.width, resource.height) {
-                return Err(code::ERR_INVALID_PARAMETER);
-            }
-        }
-        scanout.resource = id;
-        scanout.rect = rect;
-        Ok(())
-    }
-
-    fn flush(&mut self, id: u32, rect: Rect) -> Result<Vec<u32>, Refused> {
-        let resource = self
-            .resources
-            .get(&id)
-            .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
-        if !rect.lies_in(resource.width, resource.height) {
-            return Err(code::ERR_INVALID_PARAMETER);
-        }
-        let mut flushed = Vec::new();
-        for (index, scanout) in self.scanouts.iter_mut().enumerate() {
-            let Some(part) = scanout.rect.intersect(rect) else {
-                continue;
-            };
-            if scanout.resource != id {
-                continue;
-            }
-            let (width, height) = (scanout.rect.width, scanout.rect.height);
-            let frame = match &mut scanout.frame {
-                Some(frame) if (frame.width, frame.height) == (width, height) => frame,
-                other => other.insert(Frame::black(width, height)),
-            };
-            frame.copy(resource, scanout.rect, part);
-            flushed.push(index as u32);
-        }
-        Ok(flushed)
     }
 
     fn transfer(&self, id: u32, rect: Rect, offset: u64) -> Result<Transfer, Refused> {
@@ -294,31 +224,6 @@ impl Gpu {
             .get_mut(&id)
             .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
         resource.backing.take().map(|_| ()).ok_or(code::ERR_UNSPEC)
-    }
-
-    /// Position and image are kept; composing the cursor into the frame is
-    /// not done.
-    fn cursor(&mut self, scanout: u32, x: u32, y: u32, image: Option<u32>) -> Result<(), Refused> {
-        let scanout = self
-            .scanouts
-            .get_mut(scanout as usize)
-            .ok_or(code::ERR_INVALID_SCANOUT_ID)?;
-        let image = match image {
-            None => scanout.cursor.2,
-            Some(0) => 0,
-            Some(id) => {
-                let resource = self
-                    .resources
-                    .get(&id)
-                    .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
-                if (resource.width, resource.height) != (spec::CURSOR_SIDE, spec::CURSOR_SIDE) {
-                    return Err(code::ERR_INVALID_PARAMETER);
-                }
-                id
-            }
-        };
-        scanout.cursor = (x, y, image);
-        Ok(())
     }
 
     pub(crate) fn set_notified(&mut self, queue: u16, to: bool) {
@@ -406,8 +311,7 @@ impl pci::Device for Gpu {
         self.events = 0;
         self.resources.clear();
         for scanout in &mut self.scanouts {
-            scanout.resource = 0;
-            scanout.cursor = (0, 0, 0);
+            scanout.reset();
         }
     }
 }

@@ -52,6 +52,16 @@ impl Frame {
         Some(u32::from_le_bytes(bytes.try_into().ok()?))
     }
 
+    /// The bytes of the pixel at (`x`, `y`), if it is in the frame.
+    pub(crate) fn pixel_mut(&mut self, x: i64, y: i64) -> Option<&mut [u8]> {
+        let inside = |at: i64, side: u32| (0..i64::from(side)).contains(&at);
+        if !inside(x, self.width) || !inside(y, self.height) {
+            return None;
+        }
+        let at = (y as usize * self.width as usize + x as usize) * BYTES as usize;
+        self.pixels.get_mut(at..at + BYTES as usize)
+    }
+
     /// As a PNG file, 8 bits a channel, no alpha.
     ///
     /// # Errors
@@ -84,7 +94,7 @@ impl Frame {
     /// resource that the frame shows, and covers `part`.
     pub(crate) fn copy(&mut self, resource: &Resource, shown: Rect, part: Rect) {
         let width = part.width as usize * BYTES as usize;
-        let [b, g, r] = resource.bgr;
+        let [b, g, r] = resource.format.bgr;
         for y in part.y..part.y + part.height {
             let at = (u64::from(y - shown.y) * u64::from(self.width) + u64::from(part.x - shown.x))
                 * u64::from(BYTES);

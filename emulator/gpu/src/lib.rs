@@ -8,11 +8,14 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod cursor;
 mod device;
+mod edid;
 mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod resource;
+mod scanout;
 pub mod spec;
 mod step;
 #[cfg(test)]
@@ -47,8 +50,9 @@ pub const SUBSYSTEM: u16 = 0xd3a5;
 pub struct GpuConfig {
     /// Its requester id.
     pub device: RequesterId,
-    /// Preferred sizes of its displays in pixels, at most 16; with none it
-    /// has one of 1024 x 768.
+    /// Preferred sizes of its displays in pixels, at most 16, and at most
+    /// [`MAX_SCANOUT_SIDE`] a side; with none it has one of 1024 x 768. A
+    /// side of 0: no display is plugged in there.
     pub displays: Vec<(u32, u32)>,
     /// Most bytes of pixels of all resources together.
     pub max_pixel_bytes: u64,
@@ -175,8 +179,10 @@ impl VirtioGpu {
             .bar_write(dma, &mut self.gpu, bar, offset, size, value);
     }
 
-    /// The display of a scanout has another preferred size: tells the driver
-    /// (§5.7.4.2). False if there is no such scanout.
+    /// The display of a scanout has another preferred size, is plugged in, or
+    /// (a side of 0) is gone: tells the driver (§5.7.4.2). False if there is
+    /// no such scanout, or a side is greater than [`MAX_SCANOUT_SIDE`]. What
+    /// the scanout shows is the driver's affair.
     pub fn set_display(&mut self, dma: Dma<'_>, scanout: u32, width: u32, height: u32) -> bool {
         if !self.gpu.set_display(scanout, (width, height)) {
             return false;
@@ -224,6 +230,12 @@ impl VirtioGpu {
     #[must_use]
     pub fn frame(&self, scanout: u32) -> Option<&Frame> {
         self.gpu.frame(scanout)
+    }
+
+    /// The same with the cursor over it: what a person sees.
+    #[must_use]
+    pub fn frame_with_cursor(&self, scanout: u32) -> Option<Frame> {
+        self.gpu.frame_with_cursor(scanout)
     }
 
     /// A point to come back to.

@@ -115,25 +115,26 @@ impl Backing {
 /// A 2D resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// Where blue, green and red are in a pixel.
-    pub bgr: [usize; 3],
+    pub format: &'static Format,
     pub width: u32,
     pub height: u32,
     /// Rows top to bottom; empty until something is transferred, so that a
     /// resource costs what was put into it.
     pixels: Vec<u8>,
     pub backing: Option<Backing>,
+    pub uuid: Option<[u8; 16]>,
 }
 
 impl Resource {
     /// Black, with sides of 1 to [`MAX_SIDE`].
-    pub fn new(format: &Format, width: u32, height: u32) -> Self {
+    pub fn new(format: &'static Format, width: u32, height: u32) -> Self {
         Self {
-            bgr: format.bgr,
+            format,
             width,
             height,
             pixels: Vec::new(),
             backing: None,
+            uuid: None,
         }
     }
 

@@ -236,7 +236,8 @@ impl VirtioGpu {
             return;
         };
         job.header = Header::parse(read);
-        let wanted = match command::need(read) {
+        let features = self.function.transport().features();
+        let wanted = match command::need(read, features) {
             Need::Refused(code) => {
                 self.name_command(dma, job, "more entries than the device takes");
                 return self.respond(dma, job, code);
@@ -255,7 +256,7 @@ impl VirtioGpu {
             }
             return;
         }
-        let command = Command::parse(read).unwrap_or(Command::Unknown);
+        let command = Command::parse(read, features).unwrap_or(Command::Unknown);
         let detail = match (&command, job.header) {
             (Command::Unknown, Some(header)) => format!("type {:#06x}", header.kind),
             _ => command.detail(),
@@ -263,7 +264,7 @@ impl VirtioGpu {
         self.name_command(dma, job, &detail);
         match self.gpu.execute(job.queue, &command) {
             Done::Response(code) => self.respond(dma, job, code),
-            Done::DisplayInfo => self.respond(dma, job, code::OK_DISPLAY_INFO),
+            Done::Answer(code, body) => self.respond_with(dma, job, code, &body),
             Done::Transfer(transfer) => job.stage = Stage::Transfer(transfer),
             Done::Flushed(scanouts) => {
                 for scanout in scanouts {
@@ -276,6 +277,11 @@ impl VirtioGpu {
 
     /// Make the response; the next steps write it.
     fn respond(&mut self, dma: Dma<'_>, job: &mut Job, code: u32) {
+        self.respond_with(dma, job, code, &[]);
+    }
+
+    /// The same, with `body` after the header.
+    fn respond_with(&mut self, dma: Dma<'_>, job: &mut Job, code: u32, body: &[u8]) {
         let mut bytes = vec![0; code::HEADER_SIZE];
         let mut put = |at: usize, value: &[u8]| {
             for (place, byte) in bytes.iter_mut().skip(at).zip(value) {
@@ -288,17 +294,7 @@ impl VirtioGpu {
             put(code::HEADER_FENCE, &header.fence.to_le_bytes());
             put(code::HEADER_CONTEXT, &header.context.to_le_bytes());
         }
-        if code == code::OK_DISPLAY_INFO {
-            for rect in self.gpu.displays() {
-                for word in [rect.x, rect.y, rect.width, rect.height, 1, 0] {
-                    bytes.extend_from_slice(&word.to_le_bytes());
-                }
-            }
-            bytes.resize(
-                code::HEADER_SIZE + spec::MAX_SCANOUTS * code::DISPLAY_SIZE,
-                0,
-            );
-        }
+        bytes.extend_from_slice(body);
         job.stage = Stage::Respond {
             bytes,
             code,

@@ -17,6 +17,10 @@ pub const TRANSFER_TO_HOST_2D: u32 = 0x0105;
 pub const RESOURCE_ATTACH_BACKING: u32 = 0x0106;
 /// VIRTIO_GPU_CMD_RESOURCE_DETACH_BACKING.
 pub const RESOURCE_DETACH_BACKING: u32 = 0x0107;
+/// VIRTIO_GPU_CMD_GET_EDID.
+pub const GET_EDID: u32 = 0x010a;
+/// VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID.
+pub const RESOURCE_ASSIGN_UUID: u32 = 0x010b;
 /// VIRTIO_GPU_CMD_UPDATE_CURSOR (§5.7.6.10).
 pub const UPDATE_CURSOR: u32 = 0x0300;
 /// VIRTIO_GPU_CMD_MOVE_CURSOR.
@@ -26,6 +30,10 @@ pub const MOVE_CURSOR: u32 = 0x0301;
 pub const OK_NODATA: u32 = 0x1100;
 /// VIRTIO_GPU_RESP_OK_DISPLAY_INFO.
 pub const OK_DISPLAY_INFO: u32 = 0x1101;
+/// VIRTIO_GPU_RESP_OK_EDID.
+pub const OK_EDID: u32 = 0x1104;
+/// VIRTIO_GPU_RESP_OK_RESOURCE_UUID.
+pub const OK_RESOURCE_UUID: u32 = 0x1105;
 /// VIRTIO_GPU_RESP_ERR_UNSPEC.
 pub const ERR_UNSPEC: u32 = 0x1200;
 /// VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY.
@@ -38,7 +46,7 @@ pub const ERR_INVALID_RESOURCE_ID: u32 = 0x1203;
 pub const ERR_INVALID_PARAMETER: u32 = 0x1205;
 
 /// Names of the control types, without the VIRTIO_GPU_CMD_ before them; those
-/// that belong to features that are not offered (EDID, UUID, blobs, 3D) too,
+/// that belong to features that are not offered (blobs, 3D) too,
 /// so that a journal can say what was asked.
 pub const NAMES: &[(u32, &str)] = &[
     (GET_DISPLAY_INFO, "GET_DISPLAY_INFO"),
@@ -51,8 +59,8 @@ pub const NAMES: &[(u32, &str)] = &[
     (RESOURCE_DETACH_BACKING, "RESOURCE_DETACH_BACKING"),
     (0x0108, "GET_CAPSET_INFO"),
     (0x0109, "GET_CAPSET"),
-    (0x010a, "GET_EDID"),
-    (0x010b, "RESOURCE_ASSIGN_UUID"),
+    (GET_EDID, "GET_EDID"),
+    (RESOURCE_ASSIGN_UUID, "RESOURCE_ASSIGN_UUID"),
     (0x010c, "RESOURCE_CREATE_BLOB"),
     (0x010d, "SET_SCANOUT_BLOB"),
     (0x0200, "CTX_CREATE"),
@@ -69,10 +77,18 @@ pub const NAMES: &[(u32, &str)] = &[
     (MOVE_CURSOR, "MOVE_CURSOR"),
 ];
 
+/// Commands that exist only with a feature (§5.7.6.8).
+pub const FEATURES: &[(u32, u64)] = &[
+    (GET_EDID, super::F_EDID),
+    (RESOURCE_ASSIGN_UUID, super::F_RESOURCE_UUID),
+];
+
 /// Names of the responses, without the VIRTIO_GPU_RESP_ before them.
 pub const RESPONSE_NAMES: &[(u32, &str)] = &[
     (OK_NODATA, "OK_NODATA"),
     (OK_DISPLAY_INFO, "OK_DISPLAY_INFO"),
+    (OK_EDID, "OK_EDID"),
+    (OK_RESOURCE_UUID, "OK_RESOURCE_UUID"),
     (ERR_UNSPEC, "ERR_UNSPEC"),
     (ERR_OUT_OF_MEMORY, "ERR_OUT_OF_MEMORY"),
     (ERR_INVALID_SCANOUT_ID, "ERR_INVALID_SCANOUT_ID"),
@@ -106,9 +122,9 @@ pub const CREATE_WIDTH: usize = 32;
 /// Create: height, u32.
 pub const CREATE_HEIGHT: usize = 36;
 
-/// struct virtio_gpu_resource_unref and _detach_backing: bytes.
+/// struct virtio_gpu_resource_unref, _detach_backing and _assign_uuid: bytes.
 pub const RESOURCE_SIZE: usize = 32;
-/// Unref and detach: resource id, u32.
+/// Unref, detach and assign UUID: resource id, u32.
 pub const RESOURCE_ID: usize = 24;
 
 /// A struct virtio_gpu_rect after the header: x, y, width, height, u32 each.
@@ -145,10 +161,26 @@ pub const ENTRY_SIZE: usize = 16;
 
 /// struct virtio_gpu_update_cursor: bytes.
 pub const CURSOR_SIZE: usize = 56;
-/// Cursor: scanout id, u32; then x and y, u32 each.
+/// Cursor: scanout id, u32.
 pub const CURSOR_SCANOUT: usize = 24;
-/// Cursor: resource id, u32; then hot_x and hot_y, u32 each.
+/// Cursor: x, u32.
+pub const CURSOR_X: usize = 28;
+/// Cursor: y, u32.
+pub const CURSOR_Y: usize = 32;
+/// Cursor: resource id, u32.
 pub const CURSOR_RESOURCE: usize = 40;
+/// Cursor: x of the hot spot in the image, u32.
+pub const CURSOR_HOT_X: usize = 44;
+/// Cursor: y of the hot spot in the image, u32.
+pub const CURSOR_HOT_Y: usize = 48;
+
+/// struct virtio_gpu_get_edid: bytes.
+pub const GET_EDID_SIZE: usize = 32;
+/// Get EDID: scanout id, u32.
+pub const GET_EDID_SCANOUT: usize = 24;
+/// struct virtio_gpu_resp_edid: room for the EDID after header, size u32 and
+/// padding u32.
+pub const EDID_ROOM: usize = 1024;
 
 /// struct virtio_gpu_display_one: bytes: rectangle, enabled, flags.
 pub const DISPLAY_SIZE: usize = 24;

@@ -12,6 +12,11 @@ pub const CURSOR_QUEUE: u16 = 1;
 /// Scanouts that a display information response has room for (§5.7.6.8).
 pub const MAX_SCANOUTS: usize = 16;
 
+/// Feature (§5.7.3): GET_EDID.
+pub const F_EDID: u64 = 1 << 1;
+/// Feature: RESOURCE_ASSIGN_UUID.
+pub const F_RESOURCE_UUID: u64 = 1 << 2;
+
 /// Device configuration (§5.7.4): pending events, u32, read-only.
 pub const CONFIG_EVENTS_READ: u64 = 0;
 /// Device configuration: events to clear, u32.

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod cursor;
+mod displays;
 mod errors;
 mod faults;
 mod hostile;
@@ -37,6 +39,8 @@ pub(crate) struct Guest {
     pub top: Option<Gpa>,
     /// Buffers offered so far, by queue.
     offered: [u16; 2],
+    /// The device's own features that it takes.
+    features: u64,
 }
 
 impl Guest {
@@ -71,6 +75,7 @@ impl Guest {
             os,
             top,
             offered: [0; 2],
+            features: 0,
         };
         guest.place();
         guest.start();
@@ -101,10 +106,18 @@ impl Guest {
         self.set(common::DEVICE_STATUS, 0xf);
     }
 
+    /// Reset it, and start it with `features` besides those of
+    /// [`Guest::prepare`].
+    pub fn restart(&mut self, features: u64) {
+        self.set(common::DEVICE_STATUS, 0);
+        self.features = features;
+        self.start();
+    }
+
     /// Everything but DRIVER_OK.
     pub fn prepare(&mut self) {
         self.set(common::DRIVER_FEATURE_SELECT, 0);
-        self.set(common::DRIVER_FEATURE, 1 << 28);
+        self.set(common::DRIVER_FEATURE, 1 << 28 | self.features);
         self.set(common::DRIVER_FEATURE_SELECT, 1);
         self.set(common::DRIVER_FEATURE, 3);
         self.set(common::DEVICE_STATUS, 0xb);
@@ -186,7 +199,7 @@ impl Guest {
 
     /// Queue a control command, run, and give the response's code.
     pub fn ask(&mut self, command: &[u8]) -> u32 {
-        self.queue(0, command, 1024);
+        self.queue(0, command, 2048);
         self.run();
         self.code()
     }
