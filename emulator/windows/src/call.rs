@@ -1,6 +1,7 @@
 //! A call of the driver to Windows, and what may come of it.
 
 use crate::platform::{Platform, PlatformError};
+use crate::rules::executive::ARGUMENT_NOT_MAPPED;
 use journal::event::Certainty;
 use memory::Gva;
 
@@ -84,9 +85,21 @@ pub struct Stop {
     pub certainty: Certainty,
     /// Why, in words, with the source.
     pub reason: String,
+    /// The rule that was broken ([`crate::rules`]); `None` where the driver
+    /// itself asked for it.
+    pub rule: Option<&'static str>,
     /// RAX for the caller when the run goes on all the same; `None` if
     /// nothing sensible can follow.
     pub go_on: Option<u64>,
+}
+
+impl Stop {
+    /// The call can return `value` all the same.
+    #[must_use]
+    pub fn or_return(mut self, value: impl Into<u64>) -> Self {
+        self.go_on = Some(value.into());
+        self
+    }
 }
 
 impl From<PlatformError> for Outcome {
@@ -97,13 +110,10 @@ impl From<PlatformError> for Outcome {
             PlatformError::NotMapped(at) => at.0,
             PlatformError::CannotMap { address, .. } => address.0,
         };
-        Self::Stop(Stop {
-            code: 0x50,
-            parameters: [address, 0, 0, 2],
-            certainty: Certainty::Inferred,
-            reason: format!("an argument of the call leads nowhere: {error}"),
-            go_on: None,
-        })
+        Self::Stop(ARGUMENT_NOT_MAPPED.stop(
+            &[address],
+            format!("an argument of the call leads nowhere: {error}"),
+        ))
     }
 }
 

@@ -84,6 +84,7 @@ impl BadAccess {
             parameters,
             certainty: Certainty::Documented,
             reason,
+            rule: None,
             go_on: None,
         }
     }
@@ -99,6 +100,7 @@ pub(super) fn access_violation(address: Gva, verb: &str, rip: Gva) -> Stop {
             "SYSTEM_THREAD_EXCEPTION_NOT_HANDLED: access violation: the driver {verb} the \
              address {address}, which is no kernel address"
         ),
+        rule: None,
         go_on: None,
     }
 }
@@ -110,6 +112,7 @@ pub(super) fn exception(status: u64, what: &str, rip: Gva) -> Stop {
         parameters: [status, rip.0, 0, 0],
         certainty: Certainty::Inferred,
         reason: format!("SYSTEM_THREAD_EXCEPTION_NOT_HANDLED: {what} at {rip}"),
+        rule: None,
         go_on: None,
     }
 }
@@ -125,6 +128,7 @@ pub(super) fn no_stack(pointer: u64, what_for: &str) -> Stop {
             "UNEXPECTED_KERNEL_MODE_TRAP: a double fault: no kernel stack is left at \
              {pointer:#x} {what_for}"
         ),
+        rule: None,
         go_on: None,
     }
 }
@@ -139,6 +143,7 @@ pub(super) fn freed(object: &str, state: &str, error: &PlatformError) -> Stop {
         reason: format!(
             "TIMER_OR_DPC_INVALID: the driver freed a {object} that was {state}: {error}"
         ),
+        rule: None,
         go_on: None,
     }
 }
@@ -152,6 +157,7 @@ pub(super) fn irql_left(routine: &str, called_at: u8, now: u8) -> Stop {
         reason: format!(
             "IRQL_UNEXPECTED_VALUE: {routine} was called at IRQL {called_at} and returned at {now}"
         ),
+        rule: None,
         // Where the run goes on, Windows' own IRQL is restored.
         go_on: Some(0),
     }

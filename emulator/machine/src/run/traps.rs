@@ -283,6 +283,7 @@ impl Machine {
                         "KERNEL_SECURITY_CHECK_FAILURE: the driver failed fast (int 29h), \
                          code {code}"
                     ),
+                    rule: None,
                     go_on: None,
                 });
             }

@@ -5,6 +5,7 @@ use super::spec::{device_info, resources};
 use super::{DEVICE_IRQL, Mapping, is_our_handle, place};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, PlatformError, Protection};
+use crate::rules::dxgk as rule;
 use crate::{Windows, status};
 use memory::{Gpa, Gva, PAGE_SIZE, Pfn, pages_spanned};
 
@@ -140,7 +141,9 @@ fn device_space(
     let (kind, offset) = (kind as u32, offset & 0xFFFF_FFFF);
     // DXGK_WHICHSPACE_CONFIG is 0; the device has no ROM and no bridge.
     if !is_our_handle(handle) || kind != 0 || offset + length > CONFIG_SIZE {
-        return Ok(status::INVALID_PARAMETER);
+        return Ok(
+            rule::DEVICE_SPACE.refuse(format_args!("space {kind}, offset {offset:#x}")) as u32,
+        );
     }
     let device = windows.dxgk.device;
     let mut bytes = vec![0u8; length as usize];
@@ -210,7 +213,7 @@ fn try_map_memory(
         });
     // Only the device's own ranges: nothing else is the driver's to map.
     if !is_our_handle(handle) || io_space as u8 != 0 || user_mode != 0 || length == 0 || !inside {
-        return Ok(status::INVALID_PARAMETER);
+        return Ok(rule::DEVICE_RANGE.refuse(format_args!("DxgkCbMapMemory of {address}")) as u32);
     }
     let pages = pages_spanned(address.0, length);
     let base = Gva(DEVICE_MEMORY.0 + windows.dxgk.mapped_pages * PAGE_SIZE);
@@ -236,7 +239,7 @@ pub(crate) fn unmap_memory(windows: &mut Windows, p: &mut dyn Platform, call: &C
         .then(|| windows.dxgk.mappings.remove(&address))
         .flatten()
     else {
-        return done(status::INVALID_PARAMETER);
+        return rule::DEVICE_MAPPING.refusal(format_args!("DxgkCbUnmapMemory of {address:#x}"));
     };
     let base = Gva(address).page_base();
     for page in 0..mapping.pages {

@@ -16,6 +16,7 @@ use crate::call::{Call, Outcome};
 use crate::hal::DomainId;
 use crate::layout;
 use crate::platform::{Platform, PlatformError};
+use crate::rules::dxgk as rule;
 use crate::status;
 use crate::{Windows, executive};
 use memory::{Gva, Pfn, RequesterId};
@@ -24,10 +25,6 @@ use std::collections::BTreeMap;
 /// Interrupt request level of the device's interrupt: above every DPC.
 /// Windows derives it from the vector; any device level serves.
 pub const DEVICE_IRQL: u8 = 9;
-/// Highest IRQL of the memory callbacks. The DDI pages say PASSIVE_LEVEL,
-/// the isolation article says APC_LEVEL at most: the wider one, so that no
-/// correct driver is accused.
-pub(crate) const CALLBACK_IRQL: u8 = 1;
 
 /// A callback: it may reach every room.
 pub(crate) type Callback = fn(&mut Windows, &mut dyn Platform, &Call) -> Outcome;
@@ -223,7 +220,7 @@ fn register_table(
             windows.dxgk.miniport = Some(miniport);
             Outcome::Return(u64::from(status::SUCCESS))
         }
-        Ok(None) => Outcome::Return(u64::from(status::INVALID_PARAMETER)),
+        Ok(None) => rule::TABLE.refusal("a mandatory routine is missing"),
         Err(e) => e.into(),
     }
 }
@@ -339,21 +336,8 @@ pub(crate) mod place {
     pub const DEVICE_PATH: Gva = at(0x3800);
 }
 
-/// The IRQL rule of a callback, as a bug check.
-pub(crate) fn irql_stop(
-    executive: &executive::State,
-    name: &str,
-    limit: u8,
-) -> Option<crate::Stop> {
-    let irql = executive.irql();
-    (irql > limit).then(|| crate::Stop {
-        code: 0x0A,
-        parameters: [0, u64::from(irql), 0, 0],
-        certainty: journal::event::Certainty::Ours,
-        reason: format!(
-            "{name} at IRQL {irql}: it may be called at {limit} at most \
-             (Windows stops here from WDDM 3.2 on, by a code that is not documented)"
-        ),
-        go_on: Some(u64::from(status::INVALID_PARAMETER)),
-    })
+/// The IRQL rule of a memory callback, as a bug check.
+pub(crate) fn irql_stop(executive: &executive::State, name: &str) -> Option<crate::Stop> {
+    let breach = rule::CALLBACK_IRQL.breach(name, executive.irql(), &[])?;
+    Some(breach.or_return(status::INVALID_PARAMETER))
 }

@@ -1,11 +1,12 @@
 //! The memory callbacks of WDDM 2.4.
 
 use super::spec::{ALLOCATION_LIMIT, allocate_contiguous as contiguous, allocate_pages as pages};
-use super::{CALLBACK_IRQL, Tracked, TrackedObject, domain, irql_stop, is_our_handle};
+use super::{Tracked, TrackedObject, domain, irql_stop, is_our_handle};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, PlatformError};
-use crate::{Stop, Windows, hal, mm, status};
-use journal::event::{AllocationKind, Certainty};
+use crate::rules::dxgk as rule;
+use crate::{Windows, hal, mm, status};
+use journal::event::AllocationKind;
 use memory::{Gva, PAGE_SIZE, Pfn};
 
 /// First handle given out; each next one is 0x40 further, as objects in a
@@ -23,13 +24,8 @@ fn field(base: Gva, offset: u64) -> Result<Gva, PlatformError> {
 
 /// The HAL could not do it: Windows' own bug check for that.
 fn hal_stop(what: &str, error: &hal::HalError) -> Outcome {
-    Outcome::Stop(Stop {
-        code: 0x1D9,
-        parameters: [1, 0, 0, 0],
-        certainty: Certainty::Documented,
-        reason: format!("HAL_IOMMU_INTERNAL_ERROR: {what}: {error}"),
-        go_on: None,
-    })
+    let what = format!("HAL_IOMMU_INTERNAL_ERROR: {what}: {error}");
+    Outcome::Stop(rule::UNMAP_FAILED.stop(&[], what))
 }
 
 impl Windows {
@@ -59,17 +55,17 @@ fn try_allocate_pages(
     p: &mut dyn Platform,
     call: &Call,
 ) -> Result<Outcome, PlatformError> {
-    if let Some(stop) = irql_stop(
-        &windows.executive,
-        "DxgkCbAllocatePagesForMdl",
-        CALLBACK_IRQL,
-    ) {
+    let name = "DxgkCbAllocatePagesForMdl";
+    if let Some(stop) = irql_stop(&windows.executive, name) {
         return Ok(Outcome::Stop(stop));
     }
     let argument = Gva(call.registers[1]);
     let bytes = p.read_u64(field(argument, pages::BYTES)?)?;
-    if !is_our_handle(call.registers[0]) || bytes == 0 || bytes > ALLOCATION_LIMIT {
-        return Ok(fail(status::INVALID_PARAMETER));
+    if !is_our_handle(call.registers[0]) {
+        return Ok(rule::ADAPTER.refusal(name));
+    }
+    if bytes == 0 || bytes > ALLOCATION_LIMIT {
+        return Ok(rule::ALLOCATION_SIZE.refusal(format_args!("{name} of {bytes} bytes")));
     }
     let handle = windows.new_handle();
     let request = mm::PageRequest {
@@ -83,7 +79,7 @@ fn try_allocate_pages(
     };
     let made = match windows.mm.allocate_pages_for_mdl(p, &request) {
         Ok(made) => made,
-        Err(_) => return Ok(fail(status::NO_MEMORY)),
+        Err(failure) => return Ok(rule::WHOLE.refusal(format_args!("{name}: {failure}"))),
     };
     match domain::map(windows, p, &made.frames) {
         Ok(()) => {}
@@ -91,7 +87,7 @@ fn try_allocate_pages(
         Err(hal::HalError::Allocation(_)) => {
             windows.mm.release_pages(p, made.id);
             let freed = windows.mm.free_mdl_structure(p, made.mdl);
-            return Ok(freed.map_or_else(|| fail(status::NO_MEMORY), Outcome::Stop));
+            return Ok(freed.map_or_else(|| rule::WHOLE.refusal(name), Outcome::Stop));
         }
         Err(e) => return Ok(hal_stop("mapping pages for the device", &e)),
     }
@@ -138,18 +134,20 @@ fn try_allocate_contiguous(
     call: &Call,
 ) -> Result<Outcome, PlatformError> {
     let name = "DxgkCbAllocateContiguousMemory";
-    if let Some(stop) = irql_stop(&windows.executive, name, CALLBACK_IRQL) {
+    if let Some(stop) = irql_stop(&windows.executive, name) {
         return Ok(Outcome::Stop(stop));
     }
     let argument = Gva(call.registers[1]);
     let bytes = p.read_u64(field(argument, contiguous::BYTES)?)?;
     let boundary = p.read_u64(field(argument, contiguous::BOUNDARY)?)?;
-    if !is_our_handle(call.registers[0])
-        || bytes == 0
-        || bytes > ALLOCATION_LIMIT
-        || (boundary != 0 && (!boundary.is_power_of_two() || boundary < PAGE_SIZE))
-    {
-        return Ok(fail(status::INVALID_PARAMETER));
+    if !is_our_handle(call.registers[0]) {
+        return Ok(rule::ADAPTER.refusal(name));
+    }
+    if bytes == 0 || bytes > ALLOCATION_LIMIT {
+        return Ok(rule::ALLOCATION_SIZE.refusal(format_args!("{name} of {bytes} bytes")));
+    }
+    if boundary != 0 && (!boundary.is_power_of_two() || boundary < PAGE_SIZE) {
+        return Ok(rule::BOUNDARY.refusal(format_args!("{name} with {boundary:#x}")));
     }
     let handle = windows.new_handle();
     let request = mm::ContiguousRequest {
@@ -162,13 +160,13 @@ fn try_allocate_contiguous(
     };
     let made = match windows.mm.allocate_contiguous(p, &request) {
         Ok(made) => made,
-        Err(_) => return Ok(fail(status::NO_MEMORY)),
+        Err(failure) => return Ok(rule::WHOLE.refusal(format_args!("{name}: {failure}"))),
     };
     match domain::map(windows, p, &made.frames) {
         Ok(()) => {}
         Err(hal::HalError::Allocation(_)) => {
             windows.mm.release_contiguous(p, made.id);
-            return Ok(fail(status::NO_MEMORY));
+            return Ok(rule::WHOLE.refusal(name));
         }
         Err(e) => return Ok(hal_stop("mapping contiguous memory for the device", &e)),
     }
@@ -202,7 +200,7 @@ fn free(
     name: &str,
     is_kind: fn(TrackedObject) -> bool,
 ) -> Outcome {
-    if let Some(stop) = irql_stop(&windows.executive, name, CALLBACK_IRQL) {
+    if let Some(stop) = irql_stop(&windows.executive, name) {
         return Outcome::Stop(stop);
     }
     // The argument is one handle.
@@ -210,14 +208,13 @@ fn free(
         Ok(handle) => handle,
         Err(e) => return e.into(),
     };
-    // What Windows does with a handle it does not know is not documented:
-    // a status is what these routines have to tell it with.
+    let unknown = || rule::HANDLE.refusal(format_args!("{name} of {handle:#x}"));
     let known = windows.dxgk.tracked.get(&handle);
     if !is_our_handle(call.registers[0]) || !known.is_some_and(|t| is_kind(t.object)) {
-        return fail(status::INVALID_HANDLE);
+        return unknown();
     }
     let Some(tracked) = windows.dxgk.tracked.remove(&handle) else {
-        return fail(status::INVALID_HANDLE);
+        return unknown();
     };
     if let Err(e) = domain::unmap(windows, p, &tracked.frames) {
         return hal_stop("unmapping freed pages", &e);

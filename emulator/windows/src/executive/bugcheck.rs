@@ -26,6 +26,7 @@ fn stop(name: &str, code: u32, parameters: [u64; 4]) -> Outcome {
         parameters,
         certainty: Certainty::Documented,
         reason: format!("the driver itself called {name}"),
+        rule: None,
         go_on: None,
     })
 }

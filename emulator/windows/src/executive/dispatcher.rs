@@ -5,11 +5,11 @@
 //! blocks do not exist: who waits is the run loop's record, and so the list
 //! of an initialised object is always empty.
 
-use super::rules::{Source, above, unless};
-use super::spec::{dispatcher as layout, irql, stop};
+use super::rules::{breach, unless};
+use super::spec::dispatcher as layout;
 use super::{Answer, State, field, narrow, pointer};
-use crate::{Call, Outcome, Platform, PlatformError, Stop};
-use journal::event::Certainty;
+use crate::rules::executive as rule;
+use crate::{Call, Outcome, Platform, PlatformError};
 use memory::Gva;
 
 /// Make an object: its header, with an empty list of waiters.
@@ -60,16 +60,12 @@ pub(super) fn check(p: &dyn Platform, name: &str, at: Gva) -> Result<(), Outcome
     if known && first == list.0 {
         return Ok(());
     }
-    Err(Outcome::Stop(Stop {
-        code: stop::IRQL_NOT_LESS_OR_EQUAL,
-        parameters: [first, u64::from(irql::DISPATCH), 0, 0],
-        certainty: Certainty::Inferred,
-        reason: format!(
-            "{name}: what lies at {at} (type {kind}, first waiter {first:#x}) is no dispatcher \
-             object: it was never initialised, was moved, or was freed"
-        ),
-        go_on: None,
-    }))
+    let what = format!(
+        "{name}: what lies at {at} (type {kind}, first waiter {first:#x}) is no dispatcher object"
+    );
+    Err(Outcome::Stop(
+        rule::NO_DISPATCHER_OBJECT.stop(&[first], what),
+    ))
 }
 
 /// Would a wait for the object end now?
@@ -89,9 +85,6 @@ pub(super) fn consume(p: &mut dyn Platform, at: Gva) -> Result<(), PlatformError
     }
 }
 
-/// Row 0x20011 of bug check 0xC4, rule IrqlKeDispatchLte.
-const DISPATCH_OR_LESS: Source = Source::Verifier(0x2_0011);
-
 /// VOID KeInitializeEvent(PRKEVENT, EVENT_TYPE, BOOLEAN State).
 pub(super) fn initialize_event(_: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let event = pointer(call, p, 0)?;
@@ -109,9 +102,11 @@ pub(super) fn set_event(state: &mut State, p: &mut dyn Platform, call: &Call) ->
     let name = "KeSetEvent";
     let event = pointer(call, p, 0)?;
     // With Wait, a wait must follow at once, so the rule is that of waits.
-    let waits = narrow(call.argument(p, 2)?) != 0;
-    let limit = if waits { irql::APC } else { irql::DISPATCH };
-    let breach = above(state, name, limit, Source::Verifier(0x80), event.0);
+    let rule = match narrow(call.argument(p, 2)?) {
+        0 => &rule::SET_EVENT_IRQL,
+        _ => &rule::SET_EVENT_WAIT_IRQL,
+    };
+    let breach = breach(state, rule, name, event.0);
     check(p, name, event)?;
     let old = signal(p, event)?;
     set_signal(p, event, 1)?;
@@ -121,13 +116,7 @@ pub(super) fn set_event(state: &mut State, p: &mut dyn Platform, call: &Call) ->
 /// VOID KeClearEvent(PRKEVENT).
 pub(super) fn clear_event(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let event = pointer(call, p, 0)?;
-    let breach = above(
-        state,
-        "KeClearEvent",
-        irql::DISPATCH,
-        DISPATCH_OR_LESS,
-        event.0,
-    );
+    let breach = breach(state, &rule::DISPATCH_OR_LESS, "KeClearEvent", event.0);
     set_signal(p, event, 0)?;
     Ok(unless(breach, 0u64))
 }
@@ -135,13 +124,7 @@ pub(super) fn clear_event(state: &mut State, p: &mut dyn Platform, call: &Call) 
 /// LONG KeResetEvent(PRKEVENT).
 pub(super) fn reset_event(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let event = pointer(call, p, 0)?;
-    let breach = above(
-        state,
-        "KeResetEvent",
-        irql::DISPATCH,
-        DISPATCH_OR_LESS,
-        event.0,
-    );
+    let breach = breach(state, &rule::DISPATCH_OR_LESS, "KeResetEvent", event.0);
     let old = signal(p, event)?;
     set_signal(p, event, 0)?;
     Ok(unless(breach, u64::from(old.cast_unsigned())))
@@ -150,13 +133,7 @@ pub(super) fn reset_event(state: &mut State, p: &mut dyn Platform, call: &Call) 
 /// LONG KeReadStateEvent(PRKEVENT), and the same of semaphores and timers.
 pub(super) fn read_state(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let object = pointer(call, p, 0)?;
-    let breach = above(
-        state,
-        "KeReadStateEvent",
-        irql::DISPATCH,
-        DISPATCH_OR_LESS,
-        object.0,
-    );
+    let breach = breach(state, &rule::DISPATCH_OR_LESS, "KeReadStateEvent", object.0);
     let signal = signal(p, object)?;
     Ok(unless(breach, u64::from(signal.cast_unsigned())))
 }
@@ -184,7 +161,7 @@ pub(super) fn release_semaphore(state: &mut State, p: &mut dyn Platform, call: &
     let name = "KeReleaseSemaphore";
     let semaphore = pointer(call, p, 0)?;
     let adjustment = (call.argument(p, 2)? as u32).cast_signed();
-    let breach = above(state, name, irql::DISPATCH, DISPATCH_OR_LESS, semaphore.0);
+    let breach = breach(state, &rule::DISPATCH_OR_LESS, name, semaphore.0);
     check(p, name, semaphore)?;
     let old = signal(p, semaphore)?;
     let limit = p
@@ -196,16 +173,13 @@ pub(super) fn release_semaphore(state: &mut State, p: &mut dyn Platform, call: &
             set_signal(p, semaphore, new)?;
             Ok(unless(breach, old_value))
         }
-        _ => Ok(Outcome::Stop(Stop {
-            // KMODE_EXCEPTION_NOT_HANDLED, STATUS_SEMAPHORE_LIMIT_EXCEEDED.
-            code: 0x1E,
-            parameters: [0xC000_0047, 0, semaphore.0, 0],
-            certainty: Certainty::Documented,
-            reason: format!(
+        _ => {
+            let what = format!(
                 "{name}: {old} + {adjustment} exceeds the limit {limit} of the semaphore at \
                  {semaphore}"
-            ),
-            go_on: Some(old_value),
-        })),
+            );
+            let stop = rule::SEMAPHORE_LIMIT.stop(&[semaphore.0], what);
+            Ok(Outcome::Stop(stop.or_return(old_value)))
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! The queue of deferred procedure calls.
 
-use super::rules::{Source, above, unless};
-use super::spec::{irql, kdpc};
+use super::rules::{breach, unless};
+use super::spec::kdpc;
 use super::{Answer, State, field, narrow, pointer};
+use crate::rules::executive as rule;
 use crate::{Call, Outcome, Platform, PlatformError};
 use memory::Gva;
 
@@ -125,7 +126,7 @@ pub(super) fn remove(state: &mut State, p: &mut dyn Platform, call: &Call) -> An
 /// below DISPATCH_LEVEL, so before the caller goes on: nothing is left to do
 /// but to hold the rule, PASSIVE_LEVEL.
 pub(super) fn flush(state: &mut State, _: &mut dyn Platform, _: &Call) -> Answer {
-    let breach = above(state, "KeFlushQueuedDpcs", irql::PASSIVE, Source::Page, 0);
+    let breach = breach(state, &rule::FLUSH_DPCS_IRQL, "KeFlushQueuedDpcs", 0);
     Ok(unless(breach, 0u64))
 }
 

@@ -2,19 +2,18 @@
 //! DXGKrnl, opens its device, and asks it by an IOCTL for the routine that
 //! registers a driver.
 
-use super::rules::{Source, above, unless};
+use super::rules::{breach, unless};
 use super::spec::{
-    io as layout, irql,
+    io as layout,
     status::{INVALID_DEVICE_REQUEST, OBJECT_NAME_INVALID},
-    stop,
 };
 use super::{Answer, State, dispatcher, field, narrow, pointer, strings};
+use crate::rules::executive as rule;
 use crate::status::{
     IMAGE_ALREADY_LOADED, INSUFFICIENT_RESOURCES, INVALID_PARAMETER, NOT_SUPPORTED,
     OBJECT_NAME_NOT_FOUND, SUCCESS,
 };
-use crate::{Call, Outcome, Platform, PlatformError, Stop};
-use journal::event::Certainty;
+use crate::{Call, Outcome, Platform, PlatformError};
 use memory::Gva;
 use std::collections::BTreeSet;
 
@@ -85,7 +84,7 @@ pub(super) fn unload_driver(state: &mut State, p: &mut dyn Platform, call: &Call
 }
 
 fn driver_service(state: &State, p: &dyn Platform, call: &Call, name: &str, answer: u32) -> Answer {
-    let breach = above(state, name, irql::PASSIVE, Source::Page, 0);
+    let breach = breach(state, &rule::LOAD_DRIVER_IRQL, name, 0);
     let status = match strings::object_name(p, pointer(call, p, 0)?)? {
         Ok(path) if path.to_lowercase() == DXGKRNL_SERVICE => answer,
         Ok(_) => OBJECT_NAME_NOT_FOUND,
@@ -100,11 +99,10 @@ fn driver_service(state: &State, p: &dyn Platform, call: &Call, name: &str, answ
 pub(super) fn get_device(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let name = strings::object_name(p, pointer(call, p, 0)?)?;
     let (file_at, device_at) = (pointer(call, p, 2)?, pointer(call, p, 3)?);
-    let breach = above(
+    let breach = breach(
         state,
+        &rule::DEVICE_POINTER_IRQL,
         "IoGetDeviceObjectPointer",
-        irql::PASSIVE,
-        Source::Page,
         0,
     );
     let status = match name {
@@ -139,11 +137,10 @@ pub(super) fn build_request(state: &mut State, p: &mut dyn Platform, call: &Call
     let (output, output_length) = (call.argument(p, 4)?, call.argument(p, 5)? as u32);
     let internal = narrow(call.argument(p, 6)?) != 0;
     let (event, status_block) = (call.argument(p, 7)?, call.argument(p, 8)?);
-    // Row 0x2000A: rule IrqlIoPassive1.
-    let breach = above(state, name, irql::PASSIVE, Source::Verifier(0x2_000A), 0);
+    let breach = breach(state, &rule::BUILD_REQUEST_IRQL, name, 0);
     if code & 3 != layout::METHOD_NEITHER {
         log::warn!("{name}: control code {code:#010x} is not METHOD_NEITHER; it returns NULL");
-        return Ok(unless(breach, 0u64));
+        return Ok(unless(breach, rule::REQUEST_METHOD.refuse(name)));
     }
     let size = layout::IRP_SIZE + layout::STACK_SIZE;
     if state.io.irps.len() >= MAX_IRPS {
@@ -185,15 +182,11 @@ pub(super) fn build_request(state: &mut State, p: &mut dyn Platform, call: &Call
 pub(super) fn call_driver(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let name = "IofCallDriver";
     let (device, irp) = (pointer(call, p, 0)?, pointer(call, p, 1)?);
-    let breach = above(state, name, irql::DISPATCH, Source::Page, irp.0);
+    let breach = breach(state, &rule::CALL_DRIVER_IRQL, name, irp.0);
     if !state.io.irps.contains(&irp) {
-        return Ok(Outcome::Stop(Stop {
-            code: stop::MULTIPLE_IRP_COMPLETE_REQUESTS,
-            parameters: [irp.0, 0, 0, 0],
-            certainty: Certainty::Inferred,
-            reason: format!("{name}: {irp} is no IRP, or one that is complete"),
-            go_on: Some(u64::from(INVALID_PARAMETER)),
-        }));
+        let what = format!("{name}: {irp} is no IRP, or one that is complete");
+        let stop = rule::IRP_COMPLETE.stop(&[irp.0], what);
+        return Ok(Outcome::Stop(stop.or_return(INVALID_PARAMETER)));
     }
     let mut location = [0];
     p.read(field(irp, layout::IRP_LOCATION)?, &mut location)?;
@@ -201,13 +194,9 @@ pub(super) fn call_driver(state: &mut State, p: &mut dyn Platform, call: &Call) 
     // One location was made: any other count or place is the driver's doing.
     let stack = field(irp, layout::IRP_SIZE)?;
     if location[0] != 2 || current != field(stack, layout::STACK_SIZE)? {
-        return Ok(Outcome::Stop(Stop {
-            code: stop::NO_MORE_IRP_STACK_LOCATIONS,
-            parameters: [irp.0, 0, 0, 0],
-            certainty: Certainty::Documented,
-            reason: format!("{name}: the IRP at {irp} has no stack location left"),
-            go_on: Some(u64::from(INVALID_PARAMETER)),
-        }));
+        let what = format!("{name}: the IRP at {irp} has no stack location left");
+        let stop = rule::IRP_LOCATION.stop(&[irp.0], what);
+        return Ok(Outcome::Stop(stop.or_return(INVALID_PARAMETER)));
     }
     p.write(field(irp, layout::IRP_LOCATION)?, &[1])?;
     p.write_u64(field(irp, layout::IRP_CURRENT)?, stack.0)?;

@@ -1,10 +1,10 @@
 //! IRQL: one number, kept where the driver looks too.
 
 use super::rules::unless;
-use super::spec::{irql, kpcr, stop};
+use super::spec::{irql, kpcr};
 use super::{Answer, State, narrow, success};
+use crate::rules::executive as rule;
 use crate::{Call, Outcome, Platform, PlatformError, Stop};
-use journal::event::Certainty;
 use memory::Gva;
 
 impl State {
@@ -55,21 +55,14 @@ impl State {
         } else {
             level > self.irql
         };
-        wrong.then(|| Stop {
-            code: stop::VERIFIER,
-            parameters: [
-                if up { 0x30 } else { 0x31 },
-                u64::from(self.irql),
-                u64::from(level),
-                0,
-            ],
-            certainty: Certainty::Documented,
-            reason: format!(
-                "IRQL {} from {} to {level} (bug check 0xC4, rows 0x30 and 0x31)",
-                if up { "raised" } else { "lowered" },
-                self.irql
-            ),
-            go_on: None,
+        let (rule, how) = if up {
+            (&rule::RAISE, "raised")
+        } else {
+            (&rule::LOWER, "lowered")
+        };
+        wrong.then(|| {
+            let what = format!("IRQL {how} from {} to {level}", self.irql);
+            rule.stop(&[u64::from(self.irql), u64::from(level)], what)
         })
     }
 

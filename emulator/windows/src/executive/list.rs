@@ -1,10 +1,9 @@
 //! Interlocked lists under a spin lock: LIST_ENTRY is {Flink, Blink}.
 
 use super::rules::unless;
-use super::spec::stop;
 use super::{Answer, State, field, pointer, spinlock};
-use crate::{Call, Outcome, Platform, Stop};
-use journal::event::Certainty;
+use crate::rules::executive::LIST_CORRUPT;
+use crate::{Call, Outcome, Platform};
 use memory::Gva;
 
 /// Offset of Blink.
@@ -20,16 +19,10 @@ fn neighbours(p: &dyn Platform, entry: Gva) -> Result<(Gva, Gva), Outcome> {
     if back == entry.0 && forth == entry.0 {
         return Ok((next, previous));
     }
-    Err(Outcome::Stop(Stop {
-        code: stop::SECURITY_CHECK,
-        parameters: [3, entry.0, 0, 0],
-        certainty: Certainty::Documented,
-        reason: format!(
-            "the list at {entry} is corrupt: its neighbours {next} and {previous} do not point \
-             back"
-        ),
-        go_on: None,
-    }))
+    let what = format!(
+        "the list at {entry} is corrupt: its neighbours {next} and {previous} do not point back"
+    );
+    Err(Outcome::Stop(LIST_CORRUPT.stop(&[entry.0], what)))
 }
 
 fn link(p: &mut dyn Platform, previous: Gva, entry: Gva, next: Gva) -> Result<(), Outcome> {

@@ -1,11 +1,11 @@
 //! Handles, and references of the executive's own objects.
 
-use super::rules::{Source, above, unless};
-use super::spec::{irql, status::OBJECT_TYPE_MISMATCH, stop};
+use super::rules::{breach, unless};
+use super::spec::status::OBJECT_TYPE_MISMATCH;
 use super::{Answer, State, pointer, success};
+use crate::rules::executive as rule;
 use crate::status::{INVALID_HANDLE, SUCCESS};
-use crate::{Call, Outcome, Platform, Stop};
-use journal::event::Certainty;
+use crate::{Call, Outcome, Platform};
 use memory::Gva;
 
 /// Kernel handles have the upper bits set.
@@ -85,18 +85,11 @@ impl State {
 /// NTSTATUS ZwClose(HANDLE).
 pub(super) fn close(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let handle = call.argument(p, 0)?;
-    // Row 0x2001F of bug check 0xC4: rule IrqlZwPassive.
-    let breach = above(
-        state,
-        "ZwClose",
-        irql::PASSIVE,
-        Source::Verifier(0x2_001F),
-        handle,
-    );
+    let breach = breach(state, &rule::CLOSE_IRQL, "ZwClose", handle);
     let status = if state.close(handle) {
-        SUCCESS
+        u64::from(SUCCESS)
     } else {
-        INVALID_HANDLE
+        rule::CLOSE_HANDLE.refuse(format_args!("ZwClose of {handle:#x}"))
     };
     Ok(unless(breach, status))
 }
@@ -107,11 +100,10 @@ pub(super) fn close(state: &mut State, p: &mut dyn Platform, call: &Call) -> Ans
 pub(super) fn reference_by_handle(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let handle = call.argument(p, 0)?;
     let object_at = pointer(call, p, 4)?;
-    let breach = above(
+    let breach = breach(
         state,
+        &rule::BY_HANDLE_IRQL,
         "ObReferenceObjectByHandle",
-        irql::PASSIVE,
-        Source::Page,
         handle,
     );
     let object = match state.look_up(handle) {
@@ -148,7 +140,7 @@ pub(super) fn dereference(state: &mut State, p: &mut dyn Platform, call: &Call) 
     let name = "ObfDereferenceObject";
     let object = pointer(call, p, 0)?;
     p.read_u64(object)?;
-    let breach = above(state, name, irql::DISPATCH, Source::Page, object.0);
+    let breach = breach(state, &rule::DEREFERENCE_IRQL, name, object.0);
     let count = state.references.get(&object).copied();
     // A thread that runs holds a reference of itself, which is not the
     // driver's to drop.
@@ -161,13 +153,8 @@ pub(super) fn dereference(state: &mut State, p: &mut dyn Platform, call: &Call) 
     if count.is_none() && !state.arena.was_ours(object) {
         return Ok(unless(breach, 1u64));
     }
-    Ok(Outcome::Stop(Stop {
-        code: stop::REFERENCE_BY_POINTER,
-        parameters: [0, object.0, 0, 0],
-        certainty: Certainty::Documented,
-        reason: format!("{name}: the object at {object} has no references left"),
-        go_on: Some(0),
-    }))
+    let what = format!("{name}: the object at {object} has no references left");
+    Ok(rule::DEREFERENCED_TOO_OFTEN.outcome(&[object.0], what))
 }
 
 /// NTSTATUS ObReferenceObjectByPointer(PVOID, Access, POBJECT_TYPE, Mode).

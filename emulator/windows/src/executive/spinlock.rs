@@ -2,11 +2,11 @@
 //!
 //! A KSPIN_LOCK is a pointer-sized word: 0 free, 1 held.
 
-use super::rules::{Source, above, below, unless};
-use super::spec::{irql, stop};
+use super::rules::{breach, unless};
+use super::spec::irql;
 use super::{Answer, State, field, narrow, pointer};
+use crate::rules::executive as rule;
 use crate::{Call, Outcome, Platform, Stop};
-use journal::event::Certainty;
 use memory::Gva;
 
 /// KLOCK_QUEUE_HANDLE.LockQueue.Lock.
@@ -18,34 +18,22 @@ const QUEUE_IRQL: u64 = 0x10;
 pub(super) fn take(p: &mut dyn Platform, name: &str, lock: Gva) -> Result<Option<Stop>, Outcome> {
     let value = p.read_u64(lock)?;
     p.write_u64(lock, 1)?;
-    let what = match value {
+    let (rule, what) = match value {
         0 => return Ok(None),
-        1 => "is held already: one processor would spin here for ever".to_owned(),
-        other => format!("holds {other:#x}: it was never initialised, or was overwritten"),
+        1 => (&rule::LOCK_HELD, "is held already".to_owned()),
+        other => (&rule::LOCK_UNINITIALISED, format!("holds {other:#x}")),
     };
-    Ok(Some(Stop {
-        code: stop::SPIN_LOCK_ALREADY_OWNED,
-        parameters: [lock.0, value, 0, 0],
-        certainty: if value == 1 {
-            Certainty::Documented
-        } else {
-            Certainty::Inferred
-        },
-        reason: format!("{name}: the spin lock at {lock} {what}"),
-        go_on: None,
-    }))
+    let what = format!("{name}: the spin lock at {lock} {what}");
+    Ok(Some(rule.stop(&[lock.0, value], what)))
 }
 
 /// Free a lock; the breach if it is not held.
 pub(super) fn free(p: &mut dyn Platform, name: &str, lock: Gva) -> Result<Option<Stop>, Outcome> {
     let value = p.read_u64(lock)?;
     p.write_u64(lock, 0)?;
-    Ok((value != 1).then(|| Stop {
-        code: stop::SPIN_LOCK_NOT_OWNED,
-        parameters: [lock.0, value, 0, 0],
-        certainty: Certainty::Documented,
-        reason: format!("{name}: the spin lock at {lock} is not held"),
-        go_on: None,
+    Ok((value != 1).then(|| {
+        let what = format!("{name}: the spin lock at {lock} is not held");
+        rule::LOCK_NOT_HELD.stop(&[lock.0, value], what)
     }))
 }
 
@@ -58,10 +46,10 @@ pub(super) fn initialize(_: &mut State, p: &mut dyn Platform, call: &Call) -> An
 
 /// KIRQL KeAcquireSpinLockRaiseToDpc(PKSPIN_LOCK).
 pub(super) fn acquire(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
-    let name = "KeAcquireSpinLock";
+    let name = "KeAcquireSpinLockRaiseToDpc";
     let lock = pointer(call, p, 0)?;
     let old = state.irql();
-    let too_high = above(state, name, irql::DISPATCH, Source::Verifier(0x42), lock.0);
+    let too_high = breach(state, &rule::ACQUIRE_IRQL, name, lock.0);
     if too_high.is_none() {
         state.set_irql(p, irql::DISPATCH)?;
     }
@@ -75,8 +63,7 @@ pub(super) fn release(state: &mut State, p: &mut dyn Platform, call: &Call) -> A
     let lock = pointer(call, p, 0)?;
     let level = narrow(call.argument(p, 1)?);
     let not_held = free(p, name, lock)?;
-    let elsewhere = above(state, name, irql::DISPATCH, Source::Verifier(0x32), lock.0)
-        .or_else(|| below(state, name, irql::DISPATCH, Source::Verifier(0x32), lock.0));
+    let elsewhere = breach(state, &rule::RELEASE_IRQL, name, lock.0);
     let breach = state.lower(p, level)?;
     Ok(unless(not_held.or(elsewhere).or(breach), 0u64))
 }
@@ -85,7 +72,7 @@ pub(super) fn release(state: &mut State, p: &mut dyn Platform, call: &Call) -> A
 pub(super) fn acquire_at_dpc(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let name = "KeAcquireSpinLockAtDpcLevel";
     let lock = pointer(call, p, 0)?;
-    let too_low = below(state, name, irql::DISPATCH, Source::Verifier(0x40), lock.0);
+    let too_low = breach(state, &rule::ACQUIRE_AT_DPC_IRQL, name, lock.0);
     let held = take(p, name, lock)?;
     Ok(unless(held.or(too_low), 0u64))
 }
@@ -94,7 +81,7 @@ pub(super) fn acquire_at_dpc(state: &mut State, p: &mut dyn Platform, call: &Cal
 pub(super) fn release_from_dpc(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let name = "KeReleaseSpinLockFromDpcLevel";
     let lock = pointer(call, p, 0)?;
-    let too_low = below(state, name, irql::DISPATCH, Source::Verifier(0x41), lock.0);
+    let too_low = breach(state, &rule::RELEASE_FROM_DPC_IRQL, name, lock.0);
     let not_held = free(p, name, lock)?;
     Ok(unless(not_held.or(too_low), 0u64))
 }
@@ -103,7 +90,7 @@ pub(super) fn release_from_dpc(state: &mut State, p: &mut dyn Platform, call: &C
 pub(super) fn try_acquire(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let name = "KeTryToAcquireSpinLockAtDpcLevel";
     let lock = pointer(call, p, 0)?;
-    let too_low = below(state, name, irql::DISPATCH, Source::Page, lock.0);
+    let too_low = breach(state, &rule::TRY_ACQUIRE_IRQL, name, lock.0);
     let is_free = p.read_u64(lock)? == 0;
     if is_free {
         p.write_u64(lock, 1)?;
@@ -116,7 +103,7 @@ pub(super) fn acquire_queued(state: &mut State, p: &mut dyn Platform, call: &Cal
     let name = "KeAcquireInStackQueuedSpinLock";
     let (lock, handle) = (pointer(call, p, 0)?, pointer(call, p, 1)?);
     let old = state.irql();
-    let too_high = above(state, name, irql::DISPATCH, Source::Page, lock.0);
+    let too_high = breach(state, &rule::ACQUIRE_QUEUED_IRQL, name, lock.0);
     if too_high.is_none() {
         state.set_irql(p, irql::DISPATCH)?;
     }

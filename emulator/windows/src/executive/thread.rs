@@ -3,9 +3,10 @@
 //! Thread 0 is the one that Windows calls the driver in. Who runs when is
 //! the run loop's business; it says so with [`State::switch_to`].
 
-use super::rules::{Source, above, unless};
-use super::spec::{dispatcher as layout, irql, kpcr, kthread};
+use super::rules::{breach, unless};
+use super::spec::{dispatcher as layout, kpcr, kthread};
 use super::{Answer, Handle, State, dispatcher, field, pointer, success};
+use crate::rules::executive as rule;
 use crate::status::{INSUFFICIENT_RESOURCES, INVALID_PARAMETER, SUCCESS};
 use crate::{Call, Outcome, Platform, PlatformError};
 use memory::Gva;
@@ -177,13 +178,7 @@ pub(super) fn create(state: &mut State, p: &mut dyn Platform, call: &Call) -> An
     let handle_at = pointer(call, p, 0)?;
     let client_id = pointer(call, p, 4)?;
     let (start, context) = (pointer(call, p, 5)?, call.argument(p, 6)?);
-    let breach = above(
-        state,
-        "PsCreateSystemThread",
-        irql::PASSIVE,
-        Source::Page,
-        start.0,
-    );
+    let breach = breach(state, &rule::THREAD_IRQL, "PsCreateSystemThread", start.0);
     let Some(id) = state.make_thread(p, start, context)? else {
         return Ok(unless(breach, INSUFFICIENT_RESOURCES));
     };
@@ -211,11 +206,10 @@ pub(super) fn terminate(state: &mut State, p: &mut dyn Platform, call: &Call) ->
     if state.current == 0 {
         return Ok(Outcome::Return(u64::from(INVALID_PARAMETER)));
     }
-    let breach = above(
+    let breach = breach(
         state,
+        &rule::THREAD_END_IRQL,
         "PsTerminateSystemThread",
-        irql::PASSIVE,
-        Source::Page,
         u64::from(status),
     );
     match breach {

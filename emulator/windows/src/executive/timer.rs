@@ -1,8 +1,9 @@
 //! Timers: dispatcher objects that virtual time signals.
 
-use super::rules::{Source, above, unless};
-use super::spec::{dispatcher as layout, irql};
+use super::rules::{breach, unless};
+use super::spec::dispatcher as layout;
 use super::{Answer, State, dispatcher, field, pointer, time};
+use crate::rules::executive as rule;
 use crate::{Call, Platform, PlatformError};
 use memory::Gva;
 
@@ -64,9 +65,6 @@ impl State {
     }
 }
 
-/// Row 0x20011 of bug check 0xC4, rule IrqlKeDispatchLte.
-const RULE: Source = Source::Verifier(0x2_0011);
-
 /// VOID KeInitializeTimer(PKTIMER).
 pub(super) fn initialize(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let at = pointer(call, p, 0)?;
@@ -84,7 +82,7 @@ pub(super) fn initialize_ex(state: &mut State, p: &mut dyn Platform, call: &Call
 }
 
 fn make(state: &mut State, p: &mut dyn Platform, at: Gva, kind: u8) -> Answer {
-    let breach = above(state, "KeInitializeTimer", irql::DISPATCH, RULE, at.0);
+    let breach = breach(state, &rule::DISPATCH_OR_LESS, "KeInitializeTimer", at.0);
     p.write(at, &[0; layout::TIMER_SIZE as usize])?;
     dispatcher::make(p, at, kind, layout::TIMER_SIZE, 0)?;
     Ok(unless(breach, 0u64))
@@ -107,7 +105,7 @@ fn arm(state: &mut State, p: &mut dyn Platform, call: &Call, period: u32, dpc: G
     let name = "KeSetTimer";
     let object = pointer(call, p, 0)?;
     let due = call.argument(p, 1)?.cast_signed();
-    let breach = above(state, name, irql::DISPATCH, RULE, object.0);
+    let breach = breach(state, &rule::DISPATCH_OR_LESS, name, object.0);
     dispatcher::check(p, name, object)?;
     let was_set = state.cancel(object);
     dispatcher::set_signal(p, object, 0)?;
@@ -130,7 +128,7 @@ fn arm(state: &mut State, p: &mut dyn Platform, call: &Call, period: u32, dpc: G
 /// BOOLEAN KeCancelTimer(PKTIMER).
 pub(super) fn cancel(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let object = pointer(call, p, 0)?;
-    let breach = above(state, "KeCancelTimer", irql::DISPATCH, RULE, object.0);
+    let breach = breach(state, &rule::DISPATCH_OR_LESS, "KeCancelTimer", object.0);
     let was_set = state.cancel(object);
     Ok(unless(breach, was_set))
 }

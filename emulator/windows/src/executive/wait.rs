@@ -1,9 +1,10 @@
 //! Waits: for objects, for time, or for whichever comes first.
 
-use super::rules::{Source, above};
-use super::spec::{dispatcher as layout, irql};
+use super::rules::breach;
+use super::spec::dispatcher as layout;
 use super::{Answer, State, dispatcher, field, pointer, success, time};
-use crate::status::{INVALID_PARAMETER, NOT_SUPPORTED, SUCCESS, TIMEOUT};
+use crate::rules::executive as rule;
+use crate::status::{SUCCESS, TIMEOUT};
 use crate::{Call, Outcome, Platform, PlatformError, Stop, Wait};
 use memory::Gva;
 
@@ -73,12 +74,12 @@ fn timeout(p: &dyn Platform, at: Gva) -> Result<Timeout, PlatformError> {
 
 /// The IRQL rule of waits: DISPATCH_LEVEL at most, and APC_LEVEL at most
 /// where the wait may block (KeWaitForSingleObject's page).
-fn rule(state: &State, name: &str, timeout: &Timeout, object: Gva) -> Option<Stop> {
-    let limit = match timeout {
-        Timeout::Now => irql::DISPATCH,
-        _ => irql::APC,
+fn irql_rule(state: &State, name: &str, timeout: &Timeout, object: Gva) -> Option<Stop> {
+    let rule = match timeout {
+        Timeout::Now => &rule::WAIT_IRQL,
+        _ => &rule::BLOCKING_WAIT_IRQL,
     };
-    above(state, name, limit, Source::Page, object.0)
+    breach(state, rule, name, object.0)
 }
 
 fn wait(
@@ -89,7 +90,7 @@ fn wait(
     timeout: &Timeout,
 ) -> Answer {
     let first = objects.first().copied().unwrap_or_default();
-    let breach = rule(state, name, timeout, first);
+    let breach = irql_rule(state, name, timeout, first);
     for &object in &objects {
         dispatcher::check(p, name, object)?;
     }
@@ -103,10 +104,7 @@ fn wait(
     match (breach, now) {
         // A thread cannot wait at that IRQL, so a run that goes on sees a
         // timeout.
-        (Some(stop), now) => Ok(Outcome::Stop(Stop {
-            go_on: Some(u64::from(now.unwrap_or(TIMEOUT))),
-            ..stop
-        })),
+        (Some(stop), now) => Ok(Outcome::Stop(stop.or_return(now.unwrap_or(TIMEOUT)))),
         (None, Some(status)) => Ok(Outcome::Return(u64::from(status))),
         (None, None) => Ok(Outcome::Block(wait)),
     }
@@ -129,11 +127,11 @@ pub(super) fn multiple(state: &mut State, p: &mut dyn Platform, call: &Call) -> 
     let list = pointer(call, p, 1)?;
     let waits_for_any = call.argument(p, 2)? as u32 == 1;
     if count == 0 || count > MAXIMUM_WAIT_OBJECTS {
-        return Ok(Outcome::Return(u64::from(INVALID_PARAMETER)));
+        return Ok(rule::WAIT_COUNT.refusal(format_args!("{name} of {count} objects")));
     }
     if !waits_for_any && count > 1 {
         log::warn!("{name} with WaitAll is not supported; it returns STATUS_NOT_SUPPORTED");
-        return Ok(Outcome::Return(u64::from(NOT_SUPPORTED)));
+        return Ok(rule::WAIT_ALL.refusal(name));
     }
     let mut objects = Vec::new();
     for index in 0..u64::from(count) {
@@ -147,7 +145,7 @@ pub(super) fn multiple(state: &mut State, p: &mut dyn Platform, call: &Call) -> 
 pub(super) fn delay(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let name = "KeDelayExecutionThread";
     let interval = pointer(call, p, 2)?;
-    let breach = above(state, name, irql::APC, Source::Page, 0);
+    let breach = breach(state, &rule::BLOCKING_WAIT_IRQL, name, 0);
     let until = match timeout(p, interval)? {
         Timeout::At(until) => until,
         Timeout::Now => p.scenario().now(),
@@ -186,12 +184,10 @@ pub(super) fn create_synchronization_event(
 fn create_event(state: &mut State, p: &mut dyn Platform, call: &Call, kind: u8) -> Answer {
     let name = super::read_unicode_string(p, pointer(call, p, 0)?)?.to_lowercase();
     let handle_at = pointer(call, p, 1)?;
-    // Row 0x2000D: rule IrqlIoPassive4.
-    let breach = above(
+    let breach = breach(
         state,
+        &rule::NAMED_EVENT_IRQL,
         "IoCreateNotificationEvent",
-        irql::PASSIVE,
-        Source::Verifier(0x2_000D),
         0,
     );
     let event = match state.events.get(&name) {

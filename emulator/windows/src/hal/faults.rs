@@ -5,8 +5,8 @@ use super::spec::capability;
 use super::unit::{read, write};
 use crate::call::Stop;
 use crate::platform::Platform;
+use crate::rules::hal::DMA_VIOLATION;
 use iommu::spec::registers as reg;
-use journal::event::Certainty;
 use memory::RequesterId;
 
 /// One fault record.
@@ -62,18 +62,14 @@ fn stop(faults: &[Fault], lost: bool) -> Option<Stop> {
         more => format!(", and {more} more"),
     };
     let lost = if lost { "; further ones were lost" } else { "" };
-    Some(Stop {
-        code: 0xe6,
-        parameters: [0x26, 0, fault.address, fault.reason],
-        certainty: Certainty::Inferred,
-        reason: format!(
-            "DRIVER_VERIFIER_DMA_VIOLATION: the IOMMU refused device {} a {} at {:#x}, \
-             fault reason {}{more}{lost}",
-            fault.device,
-            if fault.write { "write" } else { "read" },
-            fault.address,
-            fault.reason,
-        ),
-        go_on: Some(0),
-    })
+    let what = format!(
+        "DRIVER_VERIFIER_DMA_VIOLATION: the IOMMU refused device {} a {} at {:#x}, \
+         fault reason {}{more}{lost}",
+        fault.device,
+        if fault.write { "write" } else { "read" },
+        fault.address,
+        fault.reason,
+    );
+    let stop = DMA_VIOLATION.stop(&[fault.address, fault.reason], what);
+    Some(stop.or_return(0u64))
 }

@@ -8,7 +8,6 @@ pub mod frames;
 pub mod mdl;
 pub mod pages;
 pub mod pool;
-pub mod rules;
 mod services;
 pub mod space;
 pub mod spec;
@@ -88,6 +87,8 @@ pub enum AllocFailure {
         argument: &'static str,
         /// What it is.
         value: u64,
+        /// Says what is.
+        rule: &'static crate::rules::Rule,
     },
     /// Allocation ids are used up.
     #[error("more than 2^32 allocations in one run")]

@@ -7,6 +7,7 @@ use super::spec::{allocate, mdl as layout};
 use super::{AllocFailure, State, mdl, pool, retire, tell_recycled, zero};
 use crate::call::Stop;
 use crate::platform::{Platform, Protection};
+use crate::rules::mm as rule;
 use journal::event::{Allocation, AllocationId, AllocationKind, Event, PageRun, StackId};
 use memory::{Gva, PAGE_SIZE, Pfn};
 
@@ -146,6 +147,7 @@ impl State {
             return Err(AllocFailure::BadArgument {
                 argument: "BoundaryAddressMultiple",
                 value: boundary,
+                rule: &rule::CONTIGUOUS_BOUNDARY,
             });
         }
         let pages = request.bytes.div_ceil(PAGE_SIZE);
@@ -228,6 +230,7 @@ fn check(request: &PageRequest) -> Result<(), AllocFailure> {
         return Err(AllocFailure::BadArgument {
             argument: "SkipBytes",
             value: request.skip,
+            rule: &rule::PAGES_SKIP,
         });
     }
     let chunks = request.flags & allocate::REQUIRE_CONTIGUOUS_CHUNKS != 0;
@@ -236,6 +239,7 @@ fn check(request: &PageRequest) -> Result<(), AllocFailure> {
         return Err(AllocFailure::BadArgument {
             argument: "Flags",
             value: u64::from(request.flags),
+            rule: &rule::PAGES_FLAGS,
         });
     }
     let in_chunks = request.skip.is_power_of_two() && request.bytes.is_multiple_of(request.skip);
@@ -243,6 +247,7 @@ fn check(request: &PageRequest) -> Result<(), AllocFailure> {
         return Err(AllocFailure::BadArgument {
             argument: "SkipBytes",
             value: request.skip,
+            rule: &rule::PAGES_CHUNKS,
         });
     }
     Ok(())

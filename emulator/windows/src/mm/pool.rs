@@ -8,15 +8,13 @@
 //! blocks have neighbours.
 
 use super::frames::count_frames;
-use super::rules::stop;
 use super::space::{self, Region};
 use super::spec::{SYSTEM_RANGE_START, pool as layout};
 use super::{AllocFailure, State, Window, retire, tell_recycled, zero};
 use crate::call::Stop;
 use crate::platform::{Platform, Protection};
-use journal::event::{
-    Allocation, AllocationId, AllocationKind, Certainty, Event, PageRun, StackId,
-};
+use crate::rules::pool as rule;
+use journal::event::{Allocation, AllocationId, AllocationKind, Event, PageRun, StackId};
 use memory::{Gva, PAGE_SIZE};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -110,6 +108,13 @@ impl Pool {
         self.freed.get(&address)
     }
 
+    /// The live block in whose pages `address` lies.
+    fn block_around(&self, address: Gva) -> Option<(Gva, &Block)> {
+        let (&start, block) = self.blocks.range(..=address).next_back()?;
+        let end = start.page_base().0 + count_frames(&block.pages) * PAGE_SIZE;
+        (address.0 < end).then_some((start, block))
+    }
+
     fn remember(&mut self, address: Gva, block: FreedBlock) {
         self.order.push_back((address, block.id));
         self.freed.insert(address, block);
@@ -200,15 +205,13 @@ pub fn free(
     };
     let plain = |tag: u32| tag & !layout::PROTECTED;
     if let Some(given) = tag.filter(|&given| plain(given) != plain(block.tag)) {
-        return Err(bad_caller(
-            [0x0a, address.0, u64::from(block.tag), u64::from(given)],
-            Certainty::Documented,
-            format!(
-                "pool block {address} has the tag '{}' and is freed as '{}'",
-                tag_text(block.tag),
-                tag_text(given)
-            ),
-        ));
+        let values = [address.0, u64::from(block.tag), u64::from(given)];
+        let what = format!(
+            "pool block {address} has the tag '{}' and is freed as '{}'",
+            tag_text(block.tag),
+            tag_text(given)
+        );
+        return Err(rule::WRONG_TAG.stop(&values, what).or_return(0u64));
     }
     if let Some(block) = state.pool.blocks.remove(&address) {
         space::unmap(state, platform, address.page_base());
@@ -227,51 +230,27 @@ pub fn free(
 
 /// Which mistake a free of `address` is.
 fn no_such_block(state: &State, address: Gva) -> Stop {
-    if let Some(freed) = state.pool.freed(address) {
-        return bad_caller(
-            [0x07, 0, 0, address.0],
-            Certainty::Documented,
-            format!(
-                "pool block {address} of {} bytes, tag '{}', was freed before",
-                freed.size,
-                tag_text(freed.tag)
-            ),
+    let (rule, what) = if let Some(freed) = state.pool.freed(address) {
+        let what = format!(
+            "pool block {address} of {} bytes, tag '{}', was freed before",
+            freed.size,
+            tag_text(freed.tag)
         );
-    }
-    if address.0 < SYSTEM_RANGE_START {
-        return bad_caller(
-            [0x40, address.0, SYSTEM_RANGE_START, 0],
-            Certainty::Documented,
-            format!("{address} is freed as pool and is no system address"),
+        (&rule::FREED_TWICE, what)
+    } else if address.0 < SYSTEM_RANGE_START {
+        let what = format!("{address} is freed as pool and is no system address");
+        (&rule::USER_ADDRESS, what)
+    } else if let Some((start, block)) = state.pool.block_around(address) {
+        let what = format!(
+            "{address} is freed as pool and lies inside the block at {start} of {} bytes",
+            block.size
         );
-    }
-    let inside = state
-        .pool
-        .blocks
-        .range(..=address)
-        .next_back()
-        .filter(|(start, block)| {
-            address.0 < start.page_base().0 + count_frames(&block.pages) * PAGE_SIZE
-        });
-    match inside {
-        Some((start, block)) => bad_caller(
-            [0x46, address.0, 0, 0],
-            Certainty::Inferred,
-            format!(
-                "{address} is freed as pool and lies inside the block at {start} of {} bytes",
-                block.size
-            ),
-        ),
-        None => bad_caller(
-            [0x42, address.0, 0, 0],
-            Certainty::Documented,
-            format!("{address} is freed as pool and never was pool"),
-        ),
-    }
-}
-
-fn bad_caller(parameters: [u64; 4], certainty: Certainty, reason: String) -> Stop {
-    stop(0xc2, parameters, certainty, 0, reason)
+        (&rule::INSIDE, what)
+    } else {
+        let what = format!("{address} is freed as pool and never was pool");
+        (&rule::NEVER_POOL, what)
+    };
+    rule.stop(&[address.0], what).or_return(0u64)
 }
 
 /// A pool tag as people write it.

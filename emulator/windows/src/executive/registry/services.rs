@@ -1,12 +1,10 @@
 //! Opening and making keys.
 
 use super::{HARDWARE, SOFTWARE, normal};
-use crate::executive::rules::{Source, above, unless};
-use crate::executive::spec::{
-    irql,
-    status::{OBJECT_PATH_SYNTAX_BAD, OBJECT_TYPE_MISMATCH},
-};
+use crate::executive::rules::{breach, unless};
+use crate::executive::spec::status::{OBJECT_PATH_SYNTAX_BAD, OBJECT_TYPE_MISMATCH};
 use crate::executive::{Answer, Handle, State, field, pointer, strings};
+use crate::rules::executive as rule;
 use crate::status::{
     INSUFFICIENT_RESOURCES, INVALID_HANDLE, INVALID_PARAMETER, OBJECT_NAME_NOT_FOUND, SUCCESS,
 };
@@ -23,9 +21,9 @@ const OPENED: u32 = 2;
 /// Longest path: 32,767 characters, as of any object's name.
 const MAX_PATH: usize = 32_767;
 
-/// Row 0x2001F of bug check 0xC4, rule IrqlZwPassive.
+/// The IRQL rule of the registry.
 pub(super) fn passive(state: &State, name: &str) -> Option<Stop> {
-    above(state, name, irql::PASSIVE, Source::Verifier(0x2_001F), 0)
+    breach(state, &rule::REGISTRY_IRQL, name, 0)
 }
 
 /// The path that OBJECT_ATTRIBUTES name, or the status that refuses them.
@@ -137,13 +135,7 @@ pub(in crate::executive) fn open_device_key(
     const DRIVER: u32 = 2;
     let kind = call.argument(p, 1)? as u32;
     let handle_at = pointer(call, p, 3)?;
-    let breach = above(
-        state,
-        "IoOpenDeviceRegistryKey",
-        irql::PASSIVE,
-        Source::Page,
-        0,
-    );
+    let breach = breach(state, &rule::DEVICE_KEY_IRQL, "IoOpenDeviceRegistryKey", 0);
     let status = match kind & 0xf {
         DEVICE => open(state, p, normal(HARDWARE), handle_at)?,
         DRIVER => open(state, p, normal(SOFTWARE), handle_at)?,

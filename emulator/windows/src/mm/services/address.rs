@@ -1,12 +1,12 @@
 //! Addresses: translation, and mappings of device memory.
 
-use super::super::rules::irql as check_irql;
 use super::super::space::{self, Region};
 use super::super::{AllocFailure, State, spec};
-use super::{Flow, finish, null, stop};
+use super::{Flow, check_irql, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, Protection};
-use journal::event::{Certainty, PageRun};
+use crate::rules::mm as rule;
+use journal::event::PageRun;
 use memory::{Gpa, Gva, Pfn, pages_spanned};
 
 /// `PHYSICAL_ADDRESS (PVOID)`: 0 where nothing is mapped.
@@ -36,11 +36,11 @@ pub(super) fn map_io_space(
     const NAME: &str = "MmMapIoSpace";
     let [address, bytes, ..] = call.registers;
     let mut flow = || -> Flow {
-        check_irql(NAME, irql, [u64::from(irql), 0, 0])?;
+        check_irql(&rule::PAGE_IRQL, NAME, irql, &[])?;
         Ok(
             match state.map_device_memory(platform, Gpa(address), bytes) {
                 Ok(at) => at.0,
-                Err(failure) => null(NAME, &failure),
+                Err(failure) => null(NAME, &failure, &rule::IO_SPACE_SIZE, &rule::MAP_NULL),
             },
         )
     };
@@ -90,18 +90,16 @@ pub(super) fn unmap_io_space(
     let [address, bytes, ..] = call.registers;
     let address = Gva(address);
     let mut flow = || -> Flow {
-        check_irql("MmUnmapIoSpace", irql, [u64::from(irql), 0, 0])?;
+        check_irql(&rule::PAGE_IRQL, "MmUnmapIoSpace", irql, &[])?;
         let pages = pages_spanned(address.0, bytes);
         match state.space.pages(address.page_base()) {
-            Some(mapped) if mapped != pages => Err(stop(
-                (0xda, Certainty::Inferred),
-                [0x02, address.0, pages, mapped],
+            Some(mapped) if mapped != pages => Err(rule::IO_SPACE_COUNT.outcome(
+                &[address.0, pages, mapped],
                 format!("MmUnmapIoSpace of {pages} pages at {address}, {mapped} are mapped"),
             )),
             Some(_) if state.unmap_device_memory(platform, address) => Ok(0),
-            _ => Err(stop(
-                (0xda, Certainty::Inferred),
-                [0x03, address.0, pages, 0],
+            _ => Err(rule::IO_SPACE_ADDRESS.outcome(
+                &[address.0, pages],
                 format!("MmUnmapIoSpace of {address}, where no device memory is mapped"),
             )),
         }

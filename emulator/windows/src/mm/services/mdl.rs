@@ -1,13 +1,12 @@
 //! Mapping, locking and building of MDLs.
 
 use super::super::mdl::{self as engine, first_unowned};
-use super::super::rules::irql as check_irql;
 use super::super::spec::{self, mdl as layout};
 use super::super::{Mdl, MdlError, State, pool};
-use super::{Flow, arguments, bad_mdl, finish, mdl_violation, null, stop};
+use super::{Flow, arguments, bad_mdl, check_irql, finish, null, violation};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, PlatformError, Protection};
-use journal::event::Certainty;
+use crate::rules::{Rule, mm as rule};
 use memory::{Gva, PAGE_SIZE, Pfn};
 
 const KERNEL_MODE: u8 = 0;
@@ -44,35 +43,33 @@ impl Map {
     fn run(&self, state: &mut State, platform: &mut dyn Platform, irql: u8) -> Flow {
         const NAME: &str = "MmMapLockedPagesSpecifyCache";
         let at = self.mdl;
-        let parameters = [u64::from(irql), at.0, u64::from(self.mode)];
-        check_irql(NAME, irql, parameters)?;
+        let parameters = [at.0, u64::from(self.mode)];
         if self.mode != KERNEL_MODE {
-            check_irql("user mapping of an MDL", irql, parameters)?;
+            check_irql(&rule::MAP_USER_IRQL, NAME, irql, &parameters)?;
             log::warn!("{NAME} for user mode is not supported and returns NULL");
-            return Ok(0);
+            return Ok(rule::MAP_USER.refuse(NAME));
         }
+        check_irql(&rule::MAP_IRQL, NAME, irql, &parameters)?;
         let mut mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
         let mapped = mdl.flags & (layout::MAPPED_TO_SYSTEM_VA | layout::SOURCE_IS_NONPAGED_POOL);
         if mapped != 0 {
-            let what = "MmMapLockedPagesSpecifyCache of an MDL that has a system address";
-            return Err(mdl_violation(0xb2, at, mdl.flags, u64::from(mapped), what));
+            return Err(violation(&rule::MAPPED_TWICE, NAME, &mdl, Some(mapped)));
         }
         let lockable = layout::PAGES_LOCKED | layout::PARTIAL;
         if mdl.flags & lockable == 0 {
-            let missing = u64::from(lockable);
-            let what = "MmMapLockedPagesSpecifyCache of an MDL whose pages are not locked";
-            return Err(mdl_violation(0xb3, at, mdl.flags, missing, what));
+            return Err(violation(
+                &rule::MAPPED_UNLOCKED,
+                NAME,
+                &mdl,
+                Some(lockable),
+            ));
         }
         let frames = mdl.frames(platform).map_err(bad_mdl)?;
         if let Some((slot, frame)) = first_unowned(state, &frames) {
-            return Err(stop(
-                (0x1a, Certainty::Documented),
-                [0x1233, frame.0, 0, 0],
-                format!(
-                    "MmMapLockedPagesSpecifyCache: slot {slot} of MDL {at} is page {:#x}, \
-                     which nobody owns (bug check 0x1A, 0x1233: mapping an unlocked page)",
-                    frame.0
-                ),
+            let page = frame.0;
+            return Err(rule::MAPPED_FREE_PAGE.outcome(
+                &[page],
+                format!("{NAME}: slot {slot} of MDL {at} is page {page:#x}, which nobody owns"),
             ));
         }
         let protection = if self.priority & spec::MDL_MAPPING_NO_WRITE != 0 {
@@ -82,13 +79,11 @@ impl Map {
         };
         match engine::map(state, platform, &mut mdl, &frames, protection) {
             Ok(address) => Ok(address.0),
-            Err(failure) if self.bug_check => Err(stop(
-                // NO_MORE_SYSTEM_PTES.
-                (0x3f, Certainty::Inferred),
-                [0, mdl.pages(), 0, 0],
+            Err(failure) if self.bug_check => Err(rule::NO_PTES.outcome(
+                &[mdl.pages()],
                 format!("{NAME} with BugCheckOnFailure: {failure}"),
             )),
-            Err(failure) => Ok(null(NAME, &failure)),
+            Err(failure) => Ok(null(NAME, &failure, &rule::MAP_NULL, &rule::MAP_NULL)),
         }
     }
 }
@@ -105,39 +100,39 @@ pub(super) fn unmap_locked_pages(
 }
 
 fn unmap(state: &mut State, platform: &mut dyn Platform, irql: u8, address: Gva, at: Gva) -> Flow {
-    let parameters = [u64::from(irql), address.0, at.0];
-    check_irql("MmUnmapLockedPages", irql, parameters)?;
+    const NAME: &str = "MmUnmapLockedPages";
+    check_irql(&rule::UNMAP_IRQL, NAME, irql, &[address.0, at.0])?;
     let mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
     if mdl.flags & layout::PARTIAL != 0 {
-        let what = "MmUnmapLockedPages of a partial MDL";
-        let partial = u64::from(layout::PARTIAL);
-        return Err(mdl_violation(0xb5, at, mdl.flags, partial, what));
+        return Err(violation(
+            &rule::UNMAP_PARTIAL,
+            NAME,
+            &mdl,
+            Some(layout::PARTIAL),
+        ));
     }
     if mdl.flags & layout::MAPPED_TO_SYSTEM_VA == 0 {
-        let what = "MmUnmapLockedPages of an MDL that is not mapped";
-        let missing = u64::from(layout::MAPPED_TO_SYSTEM_VA);
-        return Err(mdl_violation(0xb6, at, mdl.flags, missing, what));
+        let missing = layout::MAPPED_TO_SYSTEM_VA;
+        return Err(violation(&rule::UNMAP_UNMAPPED, NAME, &mdl, Some(missing)));
     }
-    // SYSTEM_PTE_MISUSE; its parameters after the first are ours.
-    let misuse = |kind: u64, what: &str| {
-        stop(
-            (0xda, Certainty::Inferred),
-            [kind, at.0, address.0, 0],
-            format!("MmUnmapLockedPages({address}, MDL {at}): {what} (bug check 0xDA)"),
+    let misuse = |rule: &Rule| {
+        rule.outcome(
+            &[at.0, address.0],
+            format!("{NAME} of the MDL at {at}, address {address}"),
         )
     };
     let Some(mapping) = state.mappings.get(&at).copied() else {
-        return Err(misuse(0x06, "Windows has no mapping for this MDL"));
+        return Err(misuse(&rule::UNMAP_UNKNOWN));
     };
     if address != Gva(mapping.base.0 + u64::from(mdl.byte_offset)) {
-        return Err(misuse(0x03, "it is mapped to another address"));
+        return Err(misuse(&rule::UNMAP_ADDRESS));
     }
     if mdl.start_va != mapping.start_va {
-        return Err(misuse(0x05, "StartVa has changed since"));
+        return Err(misuse(&rule::UNMAP_START));
     }
     let first = platform.read_u64(Gva(MdlError::slot_address(at, 0)))?;
     if mapping.first != Some(Pfn(first)) {
-        return Err(misuse(0x04, "its first page has changed since"));
+        return Err(misuse(&rule::UNMAP_PAGE));
     }
     engine::drop_mapping(state, platform, at);
     Ok(0)
@@ -154,11 +149,11 @@ pub(super) fn allocate_mdl(
     const NAME: &str = "IoAllocateMdl";
     let [address, length, ..] = call.registers;
     let mut flow = || -> Flow {
-        check_irql(NAME, irql, [u64::from(irql), 0, 0])?;
+        check_irql(&rule::PAGE_IRQL, NAME, irql, &[])?;
         let length = u64::from(length as u32);
         Ok(match engine::create(state, platform, address, length) {
             Ok(mdl) => mdl.0,
-            Err(failure) => null(NAME, &failure),
+            Err(failure) => null(NAME, &failure, &rule::MDL_SIZE, &rule::MDL_NONE),
         })
     };
     finish(flow())
@@ -174,14 +169,15 @@ pub(super) fn free_mdl(
     let [mdl, ..] = call.registers;
     let at = Gva(mdl);
     let mut flow = || -> Flow {
-        check_irql("IoFreeMdl", irql, [u64::from(irql), 0, 0])?;
+        const NAME: &str = "IoFreeMdl";
+        check_irql(&rule::PAGE_IRQL, NAME, irql, &[])?;
         let mdl = Mdl::read(platform, at);
         let flags = mdl.as_ref().map_or(0, |mdl| mdl.flags);
         if flags & layout::PARTIAL_HAS_BEEN_MAPPED != 0 {
             engine::drop_mapping(state, platform, at);
         } else if state.mappings.contains_key(&at) {
-            let what = "IoFreeMdl of an MDL that is still mapped";
-            return Err(mdl_violation(0xb8, at, flags, 0, what));
+            let what = format!("{NAME}: MDL {at}, flags {flags:#06x}");
+            return Err(rule::FREE_MAPPED.outcome(&[at.0, u64::from(flags)], what));
         }
         // A freed or foreign MDL is pool's to complain about.
         pool::free(state, platform, at, None).map_err(Outcome::Stop)?;
@@ -223,8 +219,8 @@ pub(super) fn probe_and_lock(
     let [mdl, mode, operation, _] = call.registers;
     let at = Gva(mdl);
     let mut flow = || -> Flow {
-        let parameters = [u64::from(irql), at.0, mode & 0xff];
-        check_irql("MmProbeAndLockPages", irql, parameters)?;
+        const NAME: &str = "MmProbeAndLockPages";
+        check_irql(&rule::LOCK_IRQL, NAME, irql, &[at.0, mode & 0xff])?;
         let mut mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
         let wrong = mdl.flags
             & (layout::PAGES_LOCKED
@@ -232,8 +228,7 @@ pub(super) fn probe_and_lock(
                 | layout::SOURCE_IS_NONPAGED_POOL
                 | layout::PARTIAL);
         if wrong != 0 {
-            let what = "MmProbeAndLockPages of an MDL in use";
-            return Err(mdl_violation(0xb0, at, mdl.flags, u64::from(wrong), what));
+            return Err(violation(&rule::LOCK_IN_USE, NAME, &mdl, Some(wrong)));
         }
         let frames = resident(platform, &mdl)?;
         engine::write_slots(platform, at, frames.iter().copied())?;
@@ -260,33 +255,25 @@ pub(super) fn unlock(
     let [mdl, ..] = call.registers;
     let at = Gva(mdl);
     let mut flow = || -> Flow {
-        check_irql("MmUnlockPages", irql, [u64::from(irql), at.0, 0])?;
+        const NAME: &str = "MmUnlockPages";
+        check_irql(&rule::UNLOCK_IRQL, NAME, irql, &[at.0])?;
         let mut mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
         let flags = mdl.flags;
         if flags & layout::SOURCE_IS_NONPAGED_POOL != 0 {
-            let what = "MmUnlockPages of an MDL for nonpaged pool";
-            return Err(mdl_violation(0x7d, at, flags, 0, what));
+            return Err(violation(&rule::UNLOCK_POOL, NAME, &mdl, None));
         }
         if flags & layout::PARTIAL != 0 {
-            let what = "MmUnlockPages of a partial MDL";
-            let partial = u64::from(layout::PARTIAL);
-            return Err(mdl_violation(0xb4, at, flags, partial, what));
+            let partial = Some(layout::PARTIAL);
+            return Err(violation(&rule::UNLOCK_PARTIAL, NAME, &mdl, partial));
         }
         if flags & layout::PAGES_LOCKED == 0 {
-            let what = "MmUnlockPages of an MDL that is not locked";
-            return Err(mdl_violation(0x7c, at, flags, 0, what));
+            return Err(violation(&rule::UNLOCK_UNLOCKED, NAME, &mdl, None));
         }
         let frames = mdl.frames(platform).map_err(bad_mdl)?;
         for &frame in &frames {
             let Some(count) = state.locks.get_mut(&frame) else {
-                return Err(stop(
-                    (0x4e, Certainty::Documented),
-                    [0x07, frame.0, 0, 0],
-                    format!(
-                        "MmUnlockPages: page {:#x} of MDL {at} is not locked (bug check 0x4E)",
-                        frame.0
-                    ),
-                ));
+                let what = format!("{NAME}: page {:#x} of MDL {at} is not locked", frame.0);
+                return Err(rule::UNLOCK_PAGE.outcome(&[frame.0], what));
             };
             *count -= 1;
             if *count == 0 {

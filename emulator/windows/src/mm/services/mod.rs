@@ -5,11 +5,10 @@ mod mdl;
 mod pages;
 mod pool;
 
-use super::{AllocFailure, MdlError, Service, rules};
+use super::{AllocFailure, Mdl, MdlError, Service};
 use crate::call::Outcome;
 use crate::platform::PlatformError;
-use journal::event::Certainty;
-use memory::Gva;
+use crate::rules::{Rule, mm as rule};
 
 /// By the name in the import table.
 pub const SERVICES: &[(&str, Service)] = &[
@@ -50,11 +49,23 @@ fn finish(flow: Flow) -> Outcome {
     }
 }
 
-/// NULL, with the reason in the log: what Windows returns when an allocation
-/// fails.
-fn null(routine: &str, failure: &AllocFailure) -> u64 {
-    log::debug!("{routine} returns NULL: {failure}");
-    0
+/// What Windows returns when an allocation fails: as `bad_size`, a rule about
+/// an argument, or `none` says.
+fn null(routine: &str, failure: &AllocFailure, bad_size: &Rule, none: &Rule) -> u64 {
+    let rule = match failure {
+        AllocFailure::BadSize { .. } => bad_size,
+        AllocFailure::BadArgument { rule, .. } => rule,
+        _ => none,
+    };
+    rule.refuse(format_args!("{routine} returns NULL: {failure}"))
+}
+
+/// Hold the IRQL rule of a routine.
+fn check_irql(rule: &Rule, name: &str, irql: u8, values: &[u64]) -> Result<(), Outcome> {
+    match rule.breach(name, irql, values) {
+        Some(stop) => Err(Outcome::Stop(stop.or_return(0u64))),
+        None => Ok(()),
+    }
 }
 
 fn arguments<const N: usize>(
@@ -72,28 +83,22 @@ fn arguments<const N: usize>(
 fn bad_mdl(error: MdlError) -> Outcome {
     match error {
         MdlError::Unreadable { error, .. } => error.into(),
-        MdlError::BadExtent { mdl, .. } => stop(
-            (0x1a, Certainty::Ours),
-            [0x1236, mdl.0, 0, 0],
-            format!("MEMORY_MANAGEMENT: {error}"),
-        ),
-        MdlError::NotMemory { mdl, slot, pfn } => stop(
-            (0xc4, Certainty::Documented),
-            [0x89, mdl.0, MdlError::slot_address(mdl, slot), pfn],
-            format!("bug check 0xC4, table of violations: {error}"),
-        ),
+        MdlError::BadExtent { mdl, .. } => rule::MDL_EXTENT.outcome(&[mdl.0], &error),
+        MdlError::NotMemory { mdl, slot, pfn } => {
+            let at = MdlError::slot_address(mdl, slot);
+            rule::MDL_NO_RAM.outcome(&[mdl.0, at, pfn], &error)
+        }
     }
 }
 
-fn stop((code, certainty): (u32, Certainty), parameters: [u64; 4], reason: String) -> Outcome {
-    Outcome::Stop(rules::stop(code, parameters, certainty, 0, reason))
-}
-
-/// 0xC4 with a sub-code about an MDL.
-fn mdl_violation(sub_code: u64, mdl: Gva, flags: u16, third: u64, what: &str) -> Outcome {
-    stop(
-        (0xc4, Certainty::Documented),
-        [sub_code, mdl.0, u64::from(flags), third],
-        format!("{what}: MDL {mdl}, flags {flags:#06x} (bug check 0xC4, table of violations)"),
-    )
+/// A row of bug check 0xC4 about an MDL and its flags; `third` is its fourth
+/// parameter, where it has one.
+fn violation(rule: &Rule, routine: &str, mdl: &Mdl, third: Option<u16>) -> Outcome {
+    let flags = u64::from(mdl.flags);
+    let values: Vec<u64> = [mdl.address.0, flags]
+        .into_iter()
+        .chain(third.map(u64::from))
+        .collect();
+    let what = format!("{routine}: MDL {}, flags {flags:#06x}", mdl.address);
+    rule.outcome(&values, what)
 }

@@ -1,12 +1,12 @@
 //! `MmAllocatePagesForMdl*`, `MmAllocateContiguousMemory*` and their frees.
 
-use super::super::rules::irql as check_irql;
 use super::super::spec::mdl as layout;
 use super::super::{ContiguousRequest, Frame, Mdl, MdlError, PageRequest, State, frames};
-use super::{Flow, arguments, bad_mdl, finish, null, stop};
+use super::{Flow, arguments, bad_mdl, check_irql, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::Platform;
-use journal::event::{AllocationId, AllocationKind, Certainty};
+use crate::rules::{Rule, mm as rule};
+use journal::event::{AllocationId, AllocationKind};
 use memory::{Gva, Pfn};
 
 /// `PMDL (Low, High, Skip, SIZE_T)`: always clears.
@@ -55,7 +55,7 @@ fn allocate_mdl(
     bytes: u64,
     flags: u32,
 ) -> Flow {
-    check_irql(name, irql, [u64::from(irql), 2, 0])?;
+    check_irql(&rule::PAGES_IRQL, name, irql, &[])?;
     let request = PageRequest {
         low,
         high,
@@ -67,7 +67,7 @@ fn allocate_mdl(
     };
     Ok(match state.allocate_pages_for_mdl(platform, &request) {
         Ok(allocation) => allocation.mdl.0,
-        Err(failure) => null(name, &failure),
+        Err(failure) => null(name, &failure, &rule::PAGES_SIZE, &rule::PAGES_NONE),
     })
 }
 
@@ -84,7 +84,7 @@ pub(super) fn free_pages_from_mdl(
 }
 
 fn free_pages(state: &mut State, platform: &mut dyn Platform, irql: u8, at: Gva) -> Flow {
-    check_irql("MmFreePagesFromMdl", irql, [u64::from(irql), 2, 0])?;
+    check_irql(&rule::PAGES_IRQL, "MmFreePagesFromMdl", irql, &[])?;
     let mut mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
     let slots = mdl.slots(platform).map_err(bad_mdl)?;
     let id = owner(state, at, &slots)?;
@@ -93,10 +93,9 @@ fn free_pages(state: &mut State, platform: &mut dyn Platform, irql: u8, at: Gva)
         .find(|&&pfn| state.locks.contains_key(&Pfn(pfn)))
     {
         let count = state.locks.get(&Pfn(frame)).copied().unwrap_or_default();
-        return Err(stop(
-            (0x4e, Certainty::Documented),
-            [0x9a, frame, 0, u64::from(count)],
-            format!("page {frame:#x} is freed while it is locked for I/O (bug check 0x4E)"),
+        return Err(rule::FREED_LOCKED.outcome(
+            &[frame, u64::from(count)],
+            format!("MmFreePagesFromMdl: page {frame:#x} is locked for I/O"),
         ));
     }
     state.release_pages(platform, id);
@@ -113,40 +112,53 @@ fn free_pages(state: &mut State, platform: &mut dyn Platform, irql: u8, at: Gva)
 /// Windows looks at each page by itself; a free of part of an allocation
 /// through a shortened copy is not modelled and counts as a wrong MDL.
 fn owner(state: &State, mdl: Gva, slots: &[u64]) -> Result<AllocationId, Outcome> {
-    let wrong = |slot: u64, pfn: u64, why: &str| {
-        stop(
-            (0x1a, Certainty::Inferred),
-            [0x1236, mdl.0, MdlError::slot_address(mdl, slot), pfn],
-            format!(
-                "MmFreePagesFromMdl: slot {slot} of MDL {mdl} holds page {pfn:#x}, {why} \
-                 (bug check 0x1A, 0x1236: unlocked or invalid page)"
-            ),
+    let wrong = |rule: &Rule, slot: u64, pfn: u64, why: &str| {
+        rule.outcome(
+            &[mdl.0, MdlError::slot_address(mdl, slot), pfn],
+            format!("MmFreePagesFromMdl: slot {slot} of MDL {mdl} holds page {pfn:#x}, {why}"),
         )
     };
+    let (twice, foreign, changed) = (&rule::FREED_TWICE, &rule::FOREIGN, &rule::CHANGED);
     let first = slots.first().copied().unwrap_or(layout::EMPTY_SLOT);
     if first == layout::EMPTY_SLOT {
-        return Err(wrong(0, first, "it was freed before"));
+        return Err(wrong(twice, 0, first, "which marks a freed page"));
     }
     let id = match state.frame(Pfn(first)) {
         Some(Frame::Owned(id)) => id,
-        _ => return Err(wrong(0, first, "which no allocation owns")),
+        Some(Frame::Free | Frame::Quarantined) => {
+            return Err(wrong(twice, 0, first, "which no allocation owns"));
+        }
+        _ => return Err(wrong(foreign, 0, first, "which is no allocation's")),
     };
     let record = match state.record(id) {
         Some(record) if record.kind == AllocationKind::MmMdl => record,
         Some(record) if record.kind == AllocationKind::DxgkMdl => {
-            return Err(wrong(0, first, "which dxgkrnl allocated and frees"));
+            return Err(wrong(
+                foreign,
+                0,
+                first,
+                "which dxgkrnl allocated and frees",
+            ));
         }
-        _ => return Err(wrong(0, first, "which was not allocated for an MDL")),
+        _ => {
+            return Err(wrong(
+                foreign,
+                0,
+                first,
+                "which was not allocated for an MDL",
+            ));
+        }
     };
     let mut expected = frames::each_frame(&record.pages);
     for (slot, &pfn) in (0..).zip(slots) {
         if expected.next() != Some(Pfn(pfn)) {
-            return Err(wrong(slot, pfn, "not the page that was allocated there"));
+            let why = "not the page that was allocated there";
+            return Err(wrong(changed, slot, pfn, why));
         }
     }
     if expected.next().is_some() {
         let end = slots.len() as u64;
-        return Err(wrong(end, 0, "fewer pages than were allocated"));
+        return Err(wrong(changed, end, 0, "fewer pages than were allocated"));
     }
     Ok(id)
 }
@@ -181,7 +193,7 @@ fn contiguous(
     name: &str,
     [bytes, low, high, boundary]: [u64; 4],
 ) -> Flow {
-    check_irql(name, irql, [u64::from(irql), 0, 0])?;
+    check_irql(&rule::PAGE_IRQL, name, irql, &[])?;
     let request = ContiguousRequest {
         bytes,
         lowest: low,
@@ -192,12 +204,16 @@ fn contiguous(
     };
     Ok(match state.allocate_contiguous(platform, &request) {
         Ok(made) => made.address.0,
-        Err(failure) => null(name, &failure),
+        Err(failure) => null(
+            name,
+            &failure,
+            &rule::CONTIGUOUS_SIZE,
+            &rule::CONTIGUOUS_NONE,
+        ),
     })
 }
 
-/// `VOID (PVOID)`: the exact base. Windows' answer to another address is not
-/// documented; its nearest documented relative is taken.
+/// `VOID (PVOID)`: the exact base.
 pub(super) fn free_contiguous(
     state: &mut State,
     platform: &mut dyn Platform,
@@ -206,7 +222,8 @@ pub(super) fn free_contiguous(
 ) -> Outcome {
     let [address, ..] = call.registers;
     let address = Gva(address);
-    if let Err(outcome) = check_irql("MmFreeContiguousMemory", irql, [u64::from(irql), 0, 0]) {
+    let name = "MmFreeContiguousMemory";
+    if let Err(outcome) = check_irql(&rule::PAGE_IRQL, name, irql, &[]) {
         return outcome;
     }
     match state.record_at(address) {
@@ -214,15 +231,13 @@ pub(super) fn free_contiguous(
             state.release_contiguous(platform, id);
             Outcome::Return(0)
         }
-        Some((_, record)) if record.kind == AllocationKind::DxgkContiguous => stop(
-            (0x1a, Certainty::Ours),
-            [0x5305, address.0, 0, 0],
-            format!("MmFreeContiguousMemory of {address}, which dxgkrnl allocated and frees"),
-        ),
-        _ => stop(
-            (0x1a, Certainty::Ours),
-            [0x5305, address.0, 0, 0],
-            format!("MmFreeContiguousMemory of {address}, where no such memory begins"),
+        Some((_, record)) if record.kind == AllocationKind::DxgkContiguous => {
+            let what = format!("{name} of {address}, which dxgkrnl allocated and frees");
+            rule::CONTIGUOUS_FOREIGN.outcome(&[address.0], what)
+        }
+        _ => rule::CONTIGUOUS_BASE.outcome(
+            &[address.0],
+            format!("{name} of {address}, where no such memory begins"),
         ),
     }
 }

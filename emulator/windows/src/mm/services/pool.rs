@@ -1,12 +1,12 @@
 //! `ExAllocatePool*`, `ExFreePool*`.
 
 use super::super::pool::{self, Shape};
-use super::super::rules::irql as check_irql;
 use super::super::spec::pool as layout;
 use super::super::{AllocFailure, State};
-use super::{Flow, finish, null};
+use super::{Flow, check_irql, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::Platform;
+use crate::rules::{Rule, pool as rule};
 use memory::Gva;
 
 /// The tag that `ExAllocatePool` gives.
@@ -36,11 +36,7 @@ pub(super) fn allocate_pool_with_tag(
     let kind = kind as u32;
     let paged = kind & layout::TYPE_PAGED != 0;
     let mut flow = || -> Flow {
-        let parameters = [u64::from(irql), u64::from(kind), bytes];
-        check_irql(NAME, irql, parameters)?;
-        if paged {
-            check_irql("paged pool", irql, parameters)?;
-        }
+        check_irql(irql_rule(paged), NAME, irql, &[u64::from(kind), bytes])?;
         let shape = Shape {
             bytes,
             tag: tag as u32,
@@ -66,19 +62,12 @@ pub(super) fn allocate_pool2(
     let [flags, bytes, tag, _] = call.registers;
     let paged = flags & layout::PAGED != 0;
     let mut flow = || -> Flow {
-        let parameters = [u64::from(irql), flags, bytes];
-        check_irql(NAME, irql, parameters)?;
-        if paged {
-            check_irql("paged pool", irql, parameters)?;
-        }
+        check_irql(irql_rule(paged), NAME, irql, &[flags, bytes])?;
         let kinds = layout::NON_PAGED | layout::NON_PAGED_EXECUTE | layout::PAGED;
         let unknown = flags & 0xffff_ffff & !layout::KNOWN != 0;
         if (flags & kinds).count_ones() != 1 || unknown || bytes == 0 || tag as u32 == 0 {
-            let failure = AllocFailure::BadArgument {
-                argument: "Flags, NumberOfBytes or Tag; flags",
-                value: flags,
-            };
-            return Ok(null(NAME, &failure));
+            let what = format_args!("{NAME} of {bytes} bytes, flags {flags:#x}");
+            return Ok(rule::ARGUMENTS.refuse(what));
         }
         let shape = Shape {
             bytes,
@@ -127,9 +116,17 @@ fn free(
     } else {
         "ExFreePool"
     };
-    check_irql(name, irql, [u64::from(irql), 0, address])?;
+    check_irql(&rule::FREE_IRQL, name, irql, &[address])?;
     pool::free(state, platform, Gva(address), tag).map_err(Outcome::Stop)?;
     Ok(0)
+}
+
+fn irql_rule(paged: bool) -> &'static Rule {
+    if paged {
+        &rule::PAGED_IRQL
+    } else {
+        &rule::ALLOCATE_IRQL
+    }
 }
 
 fn alignment(cache: bool) -> u64 {
@@ -141,5 +138,8 @@ fn alignment(cache: bool) -> u64 {
 }
 
 fn or_null(name: &str, result: Result<Gva, AllocFailure>) -> u64 {
-    result.map_or_else(|failure| null(name, &failure), |address| address.0)
+    match result {
+        Ok(address) => address.0,
+        Err(failure) => null(name, &failure, &rule::NONE, &rule::NONE),
+    }
 }

@@ -1,0 +1,16 @@
+//! The HAL's rules.
+
+use super::Parameter::{Is, Of};
+use super::{Rule, rules};
+
+rules! {
+    DMA_VIOLATION "dma-violation" = Rule::new(
+        &[],
+        "The device accesses only what is mapped for it, as it is mapped",
+    )
+    .stops(0xE6, [Is(0x26), Is(0), Of("the address"), Of("the unit's fault reason")])
+    .inferred(
+        "bug check 0xE6, 0x26, which Windows raises without Driver Verifier too; the second and \
+         fourth parameter are as in a public crash",
+    );
+}

@@ -1,0 +1,342 @@
+//! The rules of page allocations, MDLs, contiguous and device memory.
+
+use super::Irql::AtMost;
+use super::Parameter::{Irql, Is, Of};
+use super::{Rule, rules};
+use crate::mm::spec::{APC_LEVEL, DISPATCH_LEVEL};
+
+const VERIFIER: &str = "bug check 0xC4, table of violations";
+const MEMORY: &str = "bug check 0x1A, 0x1236: the MDL contains an unlocked or invalid page; \
+                      which pages these are is inferred";
+const PTE: &str = "bug check 0xDA; its parameters after the first are ours";
+const NULL: &str = "the routine's page, return value";
+
+const ALLOCATES: &[&str] = &["MmAllocatePagesForMdl", "MmAllocatePagesForMdlEx"];
+const FREES: &[&str] = &["MmFreePagesFromMdl"];
+const MAPS: &[&str] = &["MmMapLockedPagesSpecifyCache"];
+const UNMAPS: &[&str] = &["MmUnmapLockedPages"];
+const LOCKS: &[&str] = &["MmProbeAndLockPages"];
+const UNLOCKS: &[&str] = &["MmUnlockPages"];
+const CONTIGUOUS: &[&str] = &[
+    "MmAllocateContiguousMemory",
+    "MmAllocateContiguousMemorySpecifyCache",
+];
+const FREES_CONTIGUOUS: &[&str] = &["MmFreeContiguousMemory"];
+const READS_MDL: &[&str] = &[
+    "MmFreePagesFromMdl",
+    "MmMapLockedPagesSpecifyCache",
+    "MmUnmapLockedPages",
+    "MmBuildMdlForNonPagedPool",
+    "MmProbeAndLockPages",
+    "MmUnlockPages",
+];
+
+rules! {
+    PAGES_IRQL "pages-irql" = Rule::at(
+        &["MmAllocatePagesForMdl", "MmAllocatePagesForMdlEx", "MmFreePagesFromMdl"],
+        AtMost(DISPATCH_LEVEL),
+        "Pages for an MDL are allocated and freed at DISPATCH_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x7E), Irql, Is(DISPATCH_LEVEL as u64), Is(0)])
+    .documented("bug check 0xC4, row 0x7E; see pages-apc-level");
+    MAP_IRQL "map-mdl-irql" = Rule::at(
+        MAPS,
+        AtMost(DISPATCH_LEVEL),
+        "An MDL is mapped to system addresses at DISPATCH_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x76), Irql, Of("the MDL"), Of("the mode")])
+    .documented(VERIFIER);
+    MAP_USER_IRQL "map-mdl-user-irql" = Rule::at(
+        MAPS,
+        AtMost(APC_LEVEL),
+        "An MDL is mapped to user addresses at APC_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x77), Irql, Of("the MDL"), Of("the mode")])
+    .documented(VERIFIER);
+    UNMAP_IRQL "unmap-mdl-irql" = Rule::at(
+        UNMAPS,
+        AtMost(DISPATCH_LEVEL),
+        "An MDL is unmapped at DISPATCH_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x79), Irql, Of("the address"), Of("the MDL")])
+    .documented(VERIFIER);
+    LOCK_IRQL "lock-pages-irql" = Rule::at(
+        LOCKS,
+        AtMost(DISPATCH_LEVEL),
+        "Pages are locked at DISPATCH_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x70), Irql, Of("the MDL"), Of("the mode")])
+    .documented(VERIFIER);
+    UNLOCK_IRQL "unlock-pages-irql" = Rule::at(
+        UNLOCKS,
+        AtMost(DISPATCH_LEVEL),
+        "Pages are unlocked at DISPATCH_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x78), Irql, Of("the MDL"), Is(0)])
+    .documented(VERIFIER);
+    PAGE_IRQL "memory-irql" = Rule::at(
+        &[
+            "MmAllocateContiguousMemory",
+            "MmAllocateContiguousMemorySpecifyCache",
+            "MmFreeContiguousMemory",
+            "IoAllocateMdl",
+            "IoFreeMdl",
+            "MmMapIoSpace",
+            "MmUnmapIoSpace",
+        ],
+        AtMost(DISPATCH_LEVEL),
+        "Contiguous memory, device memory and MDL structures are had and freed at \
+         DISPATCH_LEVEL or below",
+    )
+    .stops(0x0A, [Is(0), Irql, Is(0), Is(0)])
+    .inferred("the routine's page, IRQL; Windows may go on for a while");
+
+    // Any MDL
+    MDL_EXTENT "mdl-extent" = Rule::new(
+        READS_MDL,
+        "An MDL describes at least one byte, from an offset less than a page",
+    )
+    .stops(0x1A, [Is(0x1236), Of("the MDL"), Is(0), Is(0)])
+    .ours("an MDL that MmInitializeMdl could not have made; its nearest documented relative");
+    MDL_NO_RAM "mdl-page-no-ram" = Rule::new(
+        &["MmMapLockedPagesSpecifyCache", "MmUnlockPages"],
+        "An MDL that is not for I/O space holds page frame numbers of RAM",
+    )
+    .stops(0xC4, [Is(0x89), Of("the MDL"), Of("address of the slot"), Of("the slot")])
+    .documented(VERIFIER);
+
+    // Page allocations
+    PAGES_SIZE "pages-size" = Rule::new(
+        ALLOCATES,
+        "One MDL's pages are 1 byte to 4 GiB less a page",
+    )
+    .returns(0)
+    .documented("MmAllocatePagesForMdlEx's page, TotalBytes");
+    PAGES_SKIP "pages-skip" = Rule::new(
+        ALLOCATES,
+        "SkipBytes is a multiple of the page size",
+    )
+    .returns(0)
+    .inferred("MmAllocatePagesForMdlEx's page, SkipBytes; that it fails is inferred");
+    PAGES_CHUNKS "pages-chunks" = Rule::new(
+        &["MmAllocatePagesForMdlEx"],
+        "With MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS, SkipBytes is 0, or a power of two that \
+         TotalBytes is a multiple of",
+    )
+    .returns(0)
+    .inferred("MmAllocatePagesForMdlEx's page, Flags; that it fails is inferred");
+    PAGES_FLAGS "pages-flags" = Rule::new(
+        &["MmAllocatePagesForMdlEx"],
+        "There is no cache of large pages, and no memory that can be removed",
+    )
+    .returns(0)
+    .ours("MM_ALLOCATE_FAST_LARGE_PAGES fails where the cache is empty; \
+           MM_ALLOCATE_AND_HOT_REMOVE needs a machine that can do it");
+    PAGES_NONE "pages-none" = Rule::new(
+        ALLOCATES,
+        "Where there is no page, or too few and all are required, there is no MDL",
+    )
+    .returns(0)
+    .documented(NULL);
+    FREED_TWICE "pages-freed-twice" = Rule::new(
+        FREES,
+        "The pages of an MDL are freed once",
+    )
+    .finding("double-free")
+    .stops(0x1A, [Is(0x1236), Of("the MDL"), Of("address of the slot"), Of("the slot")])
+    .inferred(MEMORY);
+    FOREIGN "pages-foreign" = Rule::new(
+        FREES,
+        "Only pages are freed that were allocated for an MDL by the Mm routines",
+    )
+    .finding("foreign-mdl")
+    .stops(0x1A, [Is(0x1236), Of("the MDL"), Of("address of the slot"), Of("the slot")])
+    .inferred(MEMORY);
+    CHANGED "pages-changed" = Rule::new(
+        FREES,
+        "The pages of an MDL are freed whole, and are those that were allocated",
+    )
+    .finding("foreign-mdl")
+    .stops(0x1A, [Is(0x1236), Of("the MDL"), Of("address of the slot"), Of("the slot")])
+    .inferred("MmGetMdlPfnArray's page; Windows looks at each page by itself, so that a free \
+               of part of an allocation is not modelled");
+    FREED_LOCKED "pages-freed-while-locked" = Rule::new(
+        FREES,
+        "No page is freed while it is locked for I/O",
+    )
+    .stops(0x4E, [Is(0x9A), Of("the page"), Is(0), Of("how often it is locked")])
+    .documented("bug check 0x4E, 0x9A");
+
+    // Mapping
+    MAP_USER "map-mdl-user" = Rule::new(MAPS, "There are no user addresses to map an MDL to")
+        .returns(0)
+        .ours("there is no user process here");
+    MAPPED_TWICE "mdl-mapped-twice" = Rule::new(
+        MAPS,
+        "An MDL has one system mapping at most",
+    )
+    .stops(0xC4, [Is(0xB2), Of("the MDL"), Of("its flags"), Of("the bad flags")])
+    .documented(VERIFIER);
+    MAPPED_UNLOCKED "mdl-mapped-unlocked" = Rule::new(
+        MAPS,
+        "Only an MDL whose pages are locked is mapped",
+    )
+    .stops(0xC4, [Is(0xB3), Of("the MDL"), Of("its flags"), Of("the missing flags")])
+    .documented(VERIFIER);
+    MAPPED_FREE_PAGE "mdl-mapped-free-page" = Rule::new(
+        MAPS,
+        "Only pages that somebody owns are mapped",
+    )
+    .finding("mdl-use-after-free")
+    .stops(0x1A, [Is(0x1233), Of("the page"), Is(0), Is(0)])
+    .documented("bug check 0x1A, 0x1233: mapping an unlocked page");
+    NO_PTES "map-mdl-bug-check" = Rule::new(
+        MAPS,
+        "BugCheckOnFailure stops Windows where there are no system addresses",
+    )
+    // NO_MORE_SYSTEM_PTES.
+    .stops(0x3F, [Is(0), Of("the pages"), Is(0), Is(0)])
+    .inferred("bug check 0x3F");
+    MAP_NULL "map-mdl-null" = Rule::new(
+        MAPS,
+        "Without BugCheckOnFailure, NULL says that there are no system addresses",
+    )
+    .returns(0)
+    .documented(NULL);
+    UNMAP_PARTIAL "unmap-partial-mdl" = Rule::new(
+        UNMAPS,
+        "The mapping of a partial MDL is released with the MDL",
+    )
+    .stops(0xC4, [Is(0xB5), Of("the MDL"), Of("its flags"), Of("the flag")])
+    .documented(VERIFIER);
+    UNMAP_UNMAPPED "unmap-unmapped-mdl" = Rule::new(
+        UNMAPS,
+        "Only an MDL that is mapped is unmapped",
+    )
+    .stops(0xC4, [Is(0xB6), Of("the MDL"), Of("its flags"), Of("the missing flag")])
+    .documented(VERIFIER);
+    UNMAP_UNKNOWN "unmap-unknown-mdl" = Rule::new(
+        UNMAPS,
+        "Only the MDL itself that was mapped is unmapped, not a copy",
+    )
+    .stops(0xDA, [Is(0x06), Of("the MDL"), Of("the address"), Is(0)])
+    .inferred(PTE);
+    UNMAP_ADDRESS "unmap-wrong-address" = Rule::new(
+        UNMAPS,
+        "An MDL is unmapped from the address that it was mapped to",
+    )
+    .stops(0xDA, [Is(0x03), Of("the MDL"), Of("the address"), Is(0)])
+    .inferred(PTE);
+    UNMAP_START "unmap-changed-start" = Rule::new(
+        UNMAPS,
+        "StartVa of an MDL does not change while it is mapped",
+    )
+    .stops(0xDA, [Is(0x05), Of("the MDL"), Of("the address"), Is(0)])
+    .inferred(PTE);
+    UNMAP_PAGE "unmap-changed-page" = Rule::new(
+        UNMAPS,
+        "The first page of an MDL does not change while it is mapped",
+    )
+    .stops(0xDA, [Is(0x04), Of("the MDL"), Of("the address"), Is(0)])
+    .inferred(PTE);
+
+    // Locking and structures
+    LOCK_IN_USE "lock-mdl-in-use" = Rule::new(
+        LOCKS,
+        "Pages are locked through an MDL that is not locked, mapped, partial or for nonpaged \
+         pool",
+    )
+    .stops(0xC4, [Is(0xB0), Of("the MDL"), Of("its flags"), Of("the bad flags")])
+    .documented(VERIFIER);
+    UNLOCK_POOL "unlock-nonpaged-pool" = Rule::new(
+        UNLOCKS,
+        "An MDL for nonpaged pool is not unlocked",
+    )
+    .stops(0xC4, [Is(0x7D), Of("the MDL"), Of("its flags"), Is(0)])
+    .documented(VERIFIER);
+    UNLOCK_PARTIAL "unlock-partial-mdl" = Rule::new(UNLOCKS, "A partial MDL is not unlocked")
+        .stops(0xC4, [Is(0xB4), Of("the MDL"), Of("its flags"), Of("the flag")])
+        .documented(VERIFIER);
+    UNLOCK_UNLOCKED "unlock-unlocked-mdl" = Rule::new(
+        UNLOCKS,
+        "Only an MDL whose pages are locked is unlocked",
+    )
+    .stops(0xC4, [Is(0x7C), Of("the MDL"), Of("its flags"), Is(0)])
+    .documented(VERIFIER);
+    UNLOCK_PAGE "unlock-unlocked-page" = Rule::new(
+        UNLOCKS,
+        "A page is unlocked as often as it was locked",
+    )
+    .stops(0x4E, [Is(0x07), Of("the page"), Is(0), Is(0)])
+    .documented("bug check 0x4E, 0x07");
+    FREE_MAPPED "free-mapped-mdl" = Rule::new(
+        &["IoFreeMdl"],
+        "An MDL is unmapped before its structure is freed",
+    )
+    .stops(0xC4, [Is(0xB8), Of("the MDL"), Of("its flags"), Is(0)])
+    .documented(VERIFIER);
+
+    MDL_SIZE "mdl-size" = Rule::new(
+        &["IoAllocateMdl"],
+        "An MDL describes 4 GiB less a page at most",
+    )
+    .returns(0)
+    .documented("IoAllocateMdl's page, Length");
+    MDL_NONE "mdl-none" = Rule::new(
+        &["IoAllocateMdl"],
+        "Where there is no memory for an MDL, NULL says so",
+    )
+    .returns(0)
+    .documented(NULL);
+
+    // Contiguous and device memory
+    CONTIGUOUS_SIZE "contiguous-size" = Rule::new(
+        CONTIGUOUS,
+        "Contiguous memory is 1 byte to 4 GiB less a page",
+    )
+    .returns(0)
+    .ours("the upper limit is that of an MDL");
+    CONTIGUOUS_BOUNDARY "contiguous-boundary" = Rule::new(
+        &["MmAllocateContiguousMemorySpecifyCache"],
+        "BoundaryAddressMultiple is 0 or a power of two, and no less than a page",
+    )
+    .returns(0)
+    .inferred("the routine's page; that it fails is inferred");
+    CONTIGUOUS_NONE "contiguous-none" = Rule::new(
+        CONTIGUOUS,
+        "Where no frames lie together as they are wanted, there is no memory",
+    )
+    .returns(0)
+    .documented(NULL);
+    CONTIGUOUS_FOREIGN "contiguous-foreign" = Rule::new(
+        FREES_CONTIGUOUS,
+        "What DxgkCbAllocateContiguousMemory gave is freed by DxgkCbFreeContiguousMemory",
+    )
+    .stops(0x1A, [Is(0x5305), Of("the address"), Is(0), Is(0)])
+    .ours("not documented; the nearest documented relative, a free of an invalid address");
+    CONTIGUOUS_BASE "contiguous-base" = Rule::new(
+        FREES_CONTIGUOUS,
+        "Contiguous memory is freed once, by the address that was given",
+    )
+    .finding("double-free")
+    .stops(0x1A, [Is(0x5305), Of("the address"), Is(0), Is(0)])
+    .ours("not documented; the nearest documented relative, a free of an invalid address");
+    IO_SPACE_SIZE "io-space-size" = Rule::new(
+        &["MmMapIoSpace"],
+        "Device memory that is mapped is at least one byte, and ends within the address space",
+    )
+    .returns(0)
+    .inferred(NULL);
+    IO_SPACE_COUNT "io-space-count" = Rule::new(
+        &["MmUnmapIoSpace"],
+        "Device memory is unmapped by the size that it was mapped with",
+    )
+    .stops(0xDA, [Is(0x02), Of("the address"), Of("pages given"), Of("pages mapped")])
+    .inferred(PTE);
+    IO_SPACE_ADDRESS "io-space-address" = Rule::new(
+        &["MmUnmapIoSpace"],
+        "Device memory is unmapped once, at the address that was given",
+    )
+    .stops(0xDA, [Is(0x03), Of("the address"), Of("pages given"), Is(0)])
+    .inferred(PTE);
+}

@@ -1,0 +1,189 @@
+use super::Case;
+use super::world::NOWHERE;
+use memory::PAGE_SIZE;
+
+pub const CASES: &[Case] = &[
+    (
+        "argument-not-mapped",
+        |w| w.call("KeSetEvent", &[NOWHERE, 0, 0]),
+        |w| {
+            let event = w.event();
+            w.call("KeSetEvent", &[event, 0, 0])
+        },
+    ),
+    (
+        "irql-raised-down",
+        |w| w.at_irql(2).call("KfRaiseIrql", &[1]),
+        |w| w.at_irql(2).call("KfRaiseIrql", &[2]),
+    ),
+    (
+        "irql-lowered-up",
+        |w| w.call("KeLowerIrql", &[1]),
+        |w| w.call("KeLowerIrql", &[0]),
+    ),
+    (
+        "spin-lock-held",
+        |w| {
+            let lock = w.word(1);
+            w.call("KeAcquireSpinLockRaiseToDpc", &[lock])
+        },
+        |w| {
+            let lock = w.word(0);
+            w.call("KeAcquireSpinLockRaiseToDpc", &[lock])
+        },
+    ),
+    (
+        "spin-lock-uninitialised",
+        |w| {
+            let lock = w.word(2);
+            w.call("KeAcquireSpinLockRaiseToDpc", &[lock])
+        },
+        |w| {
+            let lock = w.word(2);
+            w.value("KeInitializeSpinLock", &[lock]);
+            w.call("KeAcquireSpinLockRaiseToDpc", &[lock])
+        },
+    ),
+    (
+        "spin-lock-not-held",
+        |w| {
+            let lock = w.word(0);
+            w.at_irql(2).call("KeReleaseSpinLock", &[lock, 0])
+        },
+        |w| {
+            let lock = w.word(1);
+            w.at_irql(2).call("KeReleaseSpinLock", &[lock, 0])
+        },
+    ),
+    (
+        "list-corrupt",
+        |w| {
+            let (head, lock) = (w.space(16), w.word(0));
+            w.put(head, head);
+            w.put(head + 8, lock);
+            w.call("ExInterlockedRemoveHeadList", &[head, lock])
+        },
+        |w| {
+            let (head, lock) = (w.space(16), w.word(0));
+            w.put(head, head);
+            w.put(head + 8, head);
+            w.call("ExInterlockedRemoveHeadList", &[head, lock])
+        },
+    ),
+    (
+        "dispatcher-object-invalid",
+        |w| {
+            let zeros = w.space(0x18);
+            w.call("KeSetEvent", &[zeros, 0, 0])
+        },
+        |w| {
+            let event = w.event();
+            w.call("KeSetEvent", &[event, 0, 0])
+        },
+    ),
+    (
+        "semaphore-limit",
+        |w| {
+            let semaphore = w.semaphore();
+            w.call("KeReleaseSemaphore", &[semaphore, 0, 2, 0])
+        },
+        |w| {
+            let semaphore = w.semaphore();
+            w.call("KeReleaseSemaphore", &[semaphore, 0, 1, 0])
+        },
+    ),
+    (
+        "wait-all",
+        |w| {
+            let event = w.event();
+            let list = w.space(16);
+            w.put(list, event);
+            w.put(list + 8, event);
+            w.call("KeWaitForMultipleObjects", &[2, list, 0, 0, 0, 0, 0, 0])
+        },
+        |w| {
+            let event = w.event();
+            let list = w.word(event);
+            w.call("KeWaitForMultipleObjects", &[1, list, 0, 0, 0, 0, 0, 0])
+        },
+    ),
+    (
+        "wait-count",
+        |w| {
+            let list = w.space(65 * 8);
+            w.call("KeWaitForMultipleObjects", &[65, list, 1, 0, 0, 0, 0, 0])
+        },
+        |w| {
+            let event = w.event();
+            let list = w.space(64 * 8);
+            (0..64).for_each(|index| w.put(list + 8 * index, event));
+            w.call("KeWaitForMultipleObjects", &[64, list, 1, 0, 0, 0, 0, 0])
+        },
+    ),
+    (
+        "close-unknown-handle",
+        |w| w.call("ZwClose", &[0x1234]),
+        |w| {
+            let key = w.key();
+            w.call("ZwClose", &[key])
+        },
+    ),
+    (
+        "object-dereferenced-too-often",
+        |w| {
+            let file = file(w);
+            w.value("ObfDereferenceObject", &[file]);
+            w.call("ObfDereferenceObject", &[file])
+        },
+        |w| {
+            let file = file(w);
+            w.call("ObfDereferenceObject", &[file])
+        },
+    ),
+    (
+        "request-method",
+        |w| build(w, 0x23_003c),
+        |w| build(w, 0x23_003f),
+    ),
+    (
+        "irp-complete",
+        |w| {
+            let sent = w.irp();
+            w.value("IofCallDriver", &sent);
+            w.call("IofCallDriver", &sent)
+        },
+        |w| {
+            let sent = w.irp();
+            w.call("IofCallDriver", &sent)
+        },
+    ),
+    (
+        "irp-stack-location",
+        |w| {
+            use crate::executive::spec::io::IRP_CURRENT;
+            let [device, irp] = w.irp();
+            let at = irp + IRP_CURRENT;
+            let moved = w.get(at) + 8;
+            w.put(at, moved);
+            w.call("IofCallDriver", &[device, irp])
+        },
+        |w| {
+            let sent = w.irp();
+            w.call("IofCallDriver", &sent)
+        },
+    ),
+];
+
+/// A file object with one reference.
+fn file(w: &mut super::World) -> u64 {
+    let (file, device) = (w.space(8), w.space(8));
+    let name = w.unicode("\\Device\\DxgKrnl");
+    w.value("IoGetDeviceObjectPointer", &[name, 0, file, device]);
+    w.get(file)
+}
+
+fn build(w: &mut super::World, code: u64) -> crate::Outcome {
+    let [device, _] = w.irp();
+    let arguments = [code, device, 0, 0, 0, PAGE_SIZE, 1, 0, 0];
+    w.call("IoBuildDeviceIoControlRequest", &arguments)
+}

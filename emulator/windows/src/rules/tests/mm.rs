@@ -1,0 +1,375 @@
+use super::Case;
+use super::world::World;
+use crate::Outcome;
+use crate::mm::testing::FIRST;
+use memory::PAGE_SIZE;
+
+const EX: &str = "MmAllocatePagesForMdlEx";
+const FREE: &str = "MmFreePagesFromMdl";
+const UNMAP: &str = "MmUnmapLockedPages";
+const LOCK: &str = "MmProbeAndLockPages";
+const UNLOCK: &str = "MmUnlockPages";
+const CONTIGUOUS: &str = "MmAllocateContiguousMemorySpecifyCache";
+/// Offset of StartVa, of ByteCount and of the first slot of an MDL.
+const START: u64 = 0x20;
+const COUNT: u64 = 0x28;
+const SLOT: u64 = 0x30;
+/// Last address of a range with four pages to give.
+const FEW: u64 = (FIRST + 4) * PAGE_SIZE - 1;
+/// MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, ..., MDL_PARTIAL.
+const MAPPED: u16 = 1;
+const LOCKED: u16 = 2;
+const PARTIAL: u16 = 0x10;
+
+pub const CASES: &[Case] = &[
+    (
+        "mdl-extent",
+        |w| {
+            let mdl = w.pages(1);
+            w.put(mdl + COUNT, 0);
+            w.call(FREE, &[mdl])
+        },
+        free,
+    ),
+    (
+        "mdl-page-no-ram",
+        |w| {
+            let mdl = w.pages(1);
+            w.put(mdl + SLOT, 0xf_ed90);
+            w.map(mdl)
+        },
+        map,
+    ),
+    (
+        "pages-size",
+        |w| w.call(EX, &[0, u64::MAX, 0, 0, 1, 0]),
+        |w| w.call(EX, &[0, u64::MAX, 0, 1, 1, 0]),
+    ),
+    (
+        "pages-skip",
+        |w| w.call(EX, &[0, u64::MAX, 1, PAGE_SIZE, 1, 0]),
+        |w| w.call(EX, &[0, u64::MAX, PAGE_SIZE, PAGE_SIZE, 1, 0]),
+    ),
+    (
+        "pages-chunks",
+        |w| w.call(EX, &[0, u64::MAX, 2 * PAGE_SIZE, 3 * PAGE_SIZE, 1, 0x20]),
+        |w| w.call(EX, &[0, u64::MAX, 2 * PAGE_SIZE, 4 * PAGE_SIZE, 1, 0x20]),
+    ),
+    (
+        "pages-flags",
+        |w| w.call(EX, &[0, u64::MAX, 0, PAGE_SIZE, 1, 0x60]),
+        |w| w.call(EX, &[0, u64::MAX, 0, PAGE_SIZE, 1, 0x20]),
+    ),
+    (
+        "pages-none",
+        |w| w.call(EX, &[0, FEW, 0, 8 * PAGE_SIZE, 1, 0x4]),
+        |w| w.call(EX, &[0, FEW, 0, 8 * PAGE_SIZE, 1, 0]),
+    ),
+    (
+        "pages-freed-twice",
+        |w| {
+            let mdl = w.pages(1);
+            w.value(FREE, &[mdl]);
+            w.call(FREE, &[mdl])
+        },
+        free,
+    ),
+    (
+        "pages-foreign",
+        |w| {
+            let (_, mdl) = w.dxgk_pages();
+            w.call(FREE, &[mdl])
+        },
+        free,
+    ),
+    (
+        "pages-changed",
+        |w| {
+            let mdl = w.pages(2);
+            w.put(mdl + SLOT + 8, 3);
+            w.call(FREE, &[mdl])
+        },
+        free,
+    ),
+    (
+        "pages-freed-while-locked",
+        |w| {
+            let (pages, _) = locked_pages(w);
+            w.call(FREE, &[pages])
+        },
+        |w| {
+            let (pages, mdl) = locked_pages(w);
+            w.value(UNLOCK, &[mdl]);
+            w.call(FREE, &[pages])
+        },
+    ),
+    (
+        "map-mdl-user",
+        |w| {
+            let mdl = w.pages(1);
+            w.call("MmMapLockedPagesSpecifyCache", &[mdl, 1, 1, 0, 0, 16])
+        },
+        map,
+    ),
+    (
+        "mdl-mapped-twice",
+        |w| {
+            let (mdl, _) = w.mapped();
+            w.map(mdl)
+        },
+        |w| {
+            let (mdl, address) = w.mapped();
+            w.value(UNMAP, &[address, mdl]);
+            w.map(mdl)
+        },
+    ),
+    (
+        "mdl-mapped-unlocked",
+        |w| {
+            let mdl = w.pool_mdl();
+            w.map(mdl)
+        },
+        |w| {
+            let mdl = w.locked();
+            w.map(mdl)
+        },
+    ),
+    (
+        "mdl-mapped-free-page",
+        |w| {
+            let mdl = w.pages(1);
+            let page = w.get(mdl + SLOT);
+            w.value(FREE, &[mdl]);
+            w.put(mdl + SLOT, page);
+            w.set_flags(mdl, LOCKED);
+            w.map(mdl)
+        },
+        map,
+    ),
+    (
+        "map-mdl-bug-check",
+        |w| map_without_tables(w, 1),
+        |w| map_without_tables(w, 0),
+    ),
+    ("map-mdl-null", |w| map_without_tables(w, 0), map),
+    (
+        "unmap-partial-mdl",
+        |w| {
+            let (mdl, address) = w.mapped();
+            w.set_flags(mdl, MAPPED | LOCKED | PARTIAL);
+            w.call(UNMAP, &[address, mdl])
+        },
+        unmap,
+    ),
+    (
+        "unmap-unmapped-mdl",
+        |w| {
+            let (mdl, address) = w.mapped();
+            w.value(UNMAP, &[address, mdl]);
+            w.call(UNMAP, &[address, mdl])
+        },
+        unmap,
+    ),
+    (
+        "unmap-unknown-mdl",
+        |w| {
+            let (_, address) = w.mapped();
+            let other = w.pages(1);
+            w.set_flags(other, MAPPED | LOCKED);
+            w.call(UNMAP, &[address, other])
+        },
+        unmap,
+    ),
+    (
+        "unmap-wrong-address",
+        |w| {
+            let (mdl, address) = w.mapped();
+            w.call(UNMAP, &[address + 8, mdl])
+        },
+        unmap,
+    ),
+    (
+        "unmap-changed-start",
+        |w| {
+            let (mdl, address) = w.mapped();
+            w.put(mdl + START, PAGE_SIZE);
+            w.call(UNMAP, &[address, mdl])
+        },
+        unmap,
+    ),
+    (
+        "unmap-changed-page",
+        |w| {
+            let (mdl, address) = w.mapped();
+            let page = w.get(mdl + SLOT);
+            w.put(mdl + SLOT, page + 1);
+            w.call(UNMAP, &[address, mdl])
+        },
+        unmap,
+    ),
+    (
+        "lock-mdl-in-use",
+        |w| {
+            let mdl = w.locked();
+            w.call(LOCK, &[mdl, 0, 1])
+        },
+        |w| {
+            let mdl = w.locked();
+            w.value(UNLOCK, &[mdl]);
+            w.call(LOCK, &[mdl, 0, 1])
+        },
+    ),
+    (
+        "unlock-nonpaged-pool",
+        |w| {
+            let mdl = w.pool_mdl();
+            w.value("MmBuildMdlForNonPagedPool", &[mdl]);
+            w.call(UNLOCK, &[mdl])
+        },
+        unlock,
+    ),
+    (
+        "unlock-partial-mdl",
+        |w| {
+            let mdl = w.locked();
+            w.set_flags(mdl, LOCKED | PARTIAL);
+            w.call(UNLOCK, &[mdl])
+        },
+        unlock,
+    ),
+    (
+        "unlock-unlocked-mdl",
+        |w| {
+            let mdl = w.pool_mdl();
+            w.call(UNLOCK, &[mdl])
+        },
+        unlock,
+    ),
+    (
+        "unlock-unlocked-page",
+        |w| {
+            let mdl = w.locked();
+            w.value(UNLOCK, &[mdl]);
+            w.set_flags(mdl, LOCKED);
+            w.call(UNLOCK, &[mdl])
+        },
+        unlock,
+    ),
+    (
+        "free-mapped-mdl",
+        |w| {
+            let mdl = w.locked();
+            assert!(matches!(w.map(mdl), Outcome::Return(_)));
+            w.call("IoFreeMdl", &[mdl])
+        },
+        |w| {
+            let mdl = w.locked();
+            assert!(matches!(w.map(mdl), Outcome::Return(_)));
+            w.value(UNLOCK, &[mdl]);
+            w.call("IoFreeMdl", &[mdl])
+        },
+    ),
+    (
+        "mdl-size",
+        |w| w.call("IoAllocateMdl", &[0, 0xffff_f001, 0, 0, 0]),
+        |w| w.call("IoAllocateMdl", &[0, 0x1000_0000, 0, 0, 0]),
+    ),
+    (
+        "mdl-none",
+        |w| w.call("IoAllocateMdl", &[0, 0xffff_f000, 0, 0, 0]),
+        |w| w.call("IoAllocateMdl", &[0, 0x1000_0000, 0, 0, 0]),
+    ),
+    (
+        "contiguous-size",
+        |w| w.call(CONTIGUOUS, &[0, 0, u64::MAX, 0, 1]),
+        |w| w.call(CONTIGUOUS, &[1, 0, u64::MAX, 0, 1]),
+    ),
+    (
+        "contiguous-boundary",
+        |w| w.call(CONTIGUOUS, &[1, 0, u64::MAX, 3 * PAGE_SIZE, 1]),
+        |w| w.call(CONTIGUOUS, &[1, 0, u64::MAX, 4 * PAGE_SIZE, 1]),
+    ),
+    (
+        "contiguous-none",
+        |w| w.call(CONTIGUOUS, &[2 * PAGE_SIZE, 0, u64::MAX, PAGE_SIZE, 1]),
+        |w| w.call(CONTIGUOUS, &[PAGE_SIZE, 0, u64::MAX, PAGE_SIZE, 1]),
+    ),
+    (
+        "contiguous-foreign",
+        |w| {
+            let (_, memory) = w.dxgk_contiguous();
+            w.call("MmFreeContiguousMemory", &[memory])
+        },
+        free_contiguous,
+    ),
+    (
+        "contiguous-base",
+        |w| {
+            let memory = w.value(CONTIGUOUS, &[2 * PAGE_SIZE, 0, u64::MAX, 0, 1]);
+            w.call("MmFreeContiguousMemory", &[memory + PAGE_SIZE])
+        },
+        free_contiguous,
+    ),
+    (
+        "io-space-size",
+        |w| w.call("MmMapIoSpace", &[0xc000_0000, 0, 0]),
+        |w| w.call("MmMapIoSpace", &[0xc000_0000, 1, 0]),
+    ),
+    (
+        "io-space-count",
+        |w| unmap_io_space(w, 0, 2 * PAGE_SIZE),
+        |w| unmap_io_space(w, 0, PAGE_SIZE),
+    ),
+    (
+        "io-space-address",
+        |w| unmap_io_space(w, PAGE_SIZE, PAGE_SIZE),
+        |w| unmap_io_space(w, 0, PAGE_SIZE),
+    ),
+];
+
+fn free(w: &mut World) -> Outcome {
+    let mdl = w.pages(2);
+    w.call(FREE, &[mdl])
+}
+
+fn map(w: &mut World) -> Outcome {
+    let mdl = w.pages(1);
+    w.map(mdl)
+}
+
+fn unmap(w: &mut World) -> Outcome {
+    let (mdl, address) = w.mapped();
+    w.call(UNMAP, &[address, mdl])
+}
+
+fn unlock(w: &mut World) -> Outcome {
+    let mdl = w.locked();
+    w.call(UNLOCK, &[mdl])
+}
+
+/// Pages for an MDL that are locked through another one: both.
+fn locked_pages(w: &mut World) -> (u64, u64) {
+    let (pages, address) = w.mapped();
+    let mdl = w.value("IoAllocateMdl", &[address, PAGE_SIZE, 0, 0, 0]);
+    w.value(LOCK, &[mdl, 0, 1]);
+    (pages, mdl)
+}
+
+fn map_without_tables(w: &mut World, bug_check: u64) -> Outcome {
+    let mdl = w.pages(1);
+    w.machine.mappings_left = 0;
+    w.call(
+        "MmMapLockedPagesSpecifyCache",
+        &[mdl, 0, 1, 0, bug_check, 16],
+    )
+}
+
+fn free_contiguous(w: &mut World) -> Outcome {
+    let memory = w.value(CONTIGUOUS, &[PAGE_SIZE, 0, u64::MAX, 0, 1]);
+    w.call("MmFreeContiguousMemory", &[memory])
+}
+
+fn unmap_io_space(w: &mut World, offset: u64, bytes: u64) -> Outcome {
+    let at = w.value("MmMapIoSpace", &[0xc000_0000, PAGE_SIZE, 0]);
+    w.call("MmUnmapIoSpace", &[at + offset, bytes])
+}

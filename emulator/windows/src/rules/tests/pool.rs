@@ -1,0 +1,71 @@
+use super::Case;
+use memory::PAGE_SIZE;
+
+const TAG: u64 = 0x3161_6161;
+
+pub const CASES: &[Case] = &[
+    (
+        "pool-arguments",
+        |w| w.call("ExAllocatePool2", &[0x140, 16, TAG]),
+        |w| w.call("ExAllocatePool2", &[0x100, 16, TAG]),
+    ),
+    (
+        "pool-none",
+        |w| w.call("ExAllocatePool2", &[0x40, 1 << 30, TAG]),
+        |w| w.call("ExAllocatePool2", &[0x40, 1 << 20, TAG]),
+    ),
+    (
+        "pool-wrong-tag",
+        |w| {
+            let block = w.pool();
+            w.call("ExFreePoolWithTag", &[block, TAG + 1])
+        },
+        |w| {
+            let block = w.pool();
+            w.call("ExFreePoolWithTag", &[block, TAG])
+        },
+    ),
+    (
+        "pool-freed-twice",
+        |w| {
+            let block = w.pool();
+            w.value("ExFreePool", &[block]);
+            w.call("ExFreePool", &[block])
+        },
+        |w| {
+            let (block, other) = (w.pool(), w.pool());
+            w.value("ExFreePool", &[block]);
+            w.call("ExFreePool", &[other])
+        },
+    ),
+    (
+        "pool-user-address",
+        |w| w.call("ExFreePool", &[0x1000]),
+        |w| {
+            let block = w.pool();
+            w.call("ExFreePool", &[block])
+        },
+    ),
+    (
+        "pool-inside-block",
+        |w| {
+            let block = w.pool();
+            w.call("ExFreePool", &[block + 16])
+        },
+        |w| {
+            let block = w.pool();
+            w.call("ExFreePool", &[block])
+        },
+    ),
+    (
+        "pool-never-allocated",
+        |w| {
+            let memory = w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
+            w.call("ExFreePool", &[memory])
+        },
+        |w| {
+            let block = w.pool();
+            w.call("ExFreePool", &[block])
+        },
+    ),
+];

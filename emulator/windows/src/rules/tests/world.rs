@@ -1,0 +1,277 @@
+//! All of Windows on a small machine, called by name.
+
+use crate::dxgk::{DEVICE_HANDLE, DomainMode};
+use crate::mm::testing::{DEVICE, TestMachine, state};
+use crate::{Call, Outcome, Platform, Protection, Windows, dxgk, executive, hal, layout};
+use memory::{Gva, PAGE_SIZE, Pfn};
+
+/// The test's own objects, a page after another.
+const DATA: Gva = Gva(0xffff_8000_0000_0000);
+/// Never mapped.
+pub const NOWHERE: u64 = 0xffff_9000_0000_0000;
+const STACK: Gva = Gva(0xffff_be00_0000_0000);
+/// `hAdapter`.
+pub const ADAPTER: u64 = DEVICE_HANDLE;
+
+pub struct World {
+    pub windows: Windows,
+    pub machine: TestMachine,
+    next: u64,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let mut machine = TestMachine::new();
+        let mut windows = Windows::new(
+            executive::State::new("test", &[]),
+            state(),
+            hal::State::default(),
+            dxgk::State::new(DEVICE, DomainMode::Isolation),
+            [],
+        );
+        let areas = [
+            (layout::SYSTEM_DATA, 16),
+            (layout::SHARED_DATA, 1),
+            (layout::DXGK_DATA, 4),
+        ];
+        for (base, pages) in areas {
+            for page in 0..pages {
+                let frame = windows.mm.reserve_frame(&mut machine).unwrap();
+                let at = Gva(base.0 + page * PAGE_SIZE);
+                machine.map(at, frame, Protection::WRITE).unwrap();
+            }
+        }
+        for page in 0..8 {
+            let at = Gva(DATA.0 + page * PAGE_SIZE);
+            machine.map(at, Pfn(2 + page), Protection::WRITE).unwrap();
+        }
+        let region = executive::Region {
+            base: layout::SYSTEM_DATA,
+            size: 0x1_0000,
+        };
+        windows.executive.init(&mut machine, region).unwrap();
+        windows
+            .hal
+            .init(&mut machine, &mut windows.mm, &[DEVICE])
+            .unwrap();
+        Self {
+            windows,
+            machine,
+            next: 0,
+        }
+    }
+
+    pub fn call(&mut self, name: &str, arguments: &[u64]) -> Outcome {
+        let thunk = self.windows.resolve_routine("test", name);
+        let index = thunk.0.wrapping_sub(layout::THUNKS.0) / layout::THUNK_SIZE;
+        assert_eq!(self.windows.thunk_name(index as u32), Some(name));
+        let mut registers = [0; 4];
+        for (index, &value) in arguments.iter().enumerate() {
+            match registers.get_mut(index) {
+                Some(register) => *register = value,
+                None => {
+                    let slot = Gva(STACK.0 + 8 + 8 * index as u64);
+                    self.machine.write_u64(slot, value).unwrap();
+                }
+            }
+        }
+        let call = Call {
+            registers,
+            stack_pointer: STACK,
+        };
+        self.windows.call(&mut self.machine, index as u32, &call)
+    }
+
+    /// Call a routine that returns.
+    pub fn value(&mut self, name: &str, arguments: &[u64]) -> u64 {
+        match self.call(name, arguments) {
+            Outcome::Return(value) => value,
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    pub fn at_irql(&mut self, irql: u8) -> &mut Self {
+        self.windows
+            .executive
+            .set_irql(&mut self.machine, irql)
+            .unwrap();
+        self
+    }
+
+    /// Zeroed memory of the test's own.
+    pub fn space(&mut self, bytes: u64) -> u64 {
+        let at = DATA.0 + self.next;
+        self.next += bytes.next_multiple_of(16);
+        assert!(self.next <= 8 * PAGE_SIZE);
+        at
+    }
+
+    pub fn put(&mut self, at: u64, value: u64) {
+        self.machine.write_u64(Gva(at), value).unwrap();
+    }
+
+    pub fn get(&self, at: u64) -> u64 {
+        self.machine.read_u64(Gva(at)).unwrap()
+    }
+
+    /// A word of memory.
+    pub fn word(&mut self, value: u64) -> u64 {
+        let at = self.space(8);
+        self.put(at, value);
+        at
+    }
+
+    /// A UNICODE_STRING.
+    pub fn unicode(&mut self, text: &str) -> u64 {
+        let bytes: Vec<u8> = text
+            .encode_utf16()
+            .chain([0])
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        let source = self.space(bytes.len() as u64);
+        self.machine.write(Gva(source), &bytes).unwrap();
+        let string = self.space(16);
+        self.value("RtlInitUnicodeString", &[string, source]);
+        string
+    }
+
+    /// OBJECT_ATTRIBUTES of the driver's own key.
+    pub fn key_attributes(&mut self) -> u64 {
+        let path = self.windows.executive.registry().service_key();
+        let name = self.unicode(&path);
+        let at = self.space(0x30);
+        self.put(at, 0x30);
+        self.put(at + 0x10, name);
+        at
+    }
+
+    /// An open key.
+    pub fn key(&mut self) -> u64 {
+        let (attributes, handle) = (self.key_attributes(), self.space(8));
+        assert_eq!(self.value("ZwOpenKey", &[handle, 0, attributes]), 0);
+        self.get(handle)
+    }
+
+    pub fn event(&mut self) -> u64 {
+        let at = self.space(0x18);
+        self.value("KeInitializeEvent", &[at, 0, 1]);
+        at
+    }
+
+    pub fn timer(&mut self) -> u64 {
+        let at = self.space(0x40);
+        self.value("KeInitializeTimer", &[at]);
+        at
+    }
+
+    pub fn semaphore(&mut self) -> u64 {
+        let at = self.space(0x20);
+        self.value("KeInitializeSemaphore", &[at, 1, 2]);
+        at
+    }
+
+    /// A handle of dxgkrnl's device, and an IRP that is not sent.
+    pub fn irp(&mut self) -> [u64; 2] {
+        let (file, device) = (self.space(8), self.space(8));
+        let name = self.unicode("\\Device\\DxgKrnl");
+        self.value("IoGetDeviceObjectPointer", &[name, 0, file, device]);
+        let device = self.get(device);
+        let (event, block, output) = (self.event(), self.space(16), self.space(8));
+        let arguments = [0x23_003f, device, 0, 0, output, 8, 1, event, block];
+        let irp = self.value("IoBuildDeviceIoControlRequest", &arguments);
+        assert_ne!(irp, 0);
+        [device, irp]
+    }
+
+    /// Pages for an MDL.
+    pub fn pages(&mut self, count: u64) -> u64 {
+        let arguments = [0, u64::MAX, 0, count * PAGE_SIZE];
+        self.value("MmAllocatePagesForMdl", &arguments)
+    }
+
+    /// Map an MDL to system addresses.
+    pub fn map(&mut self, mdl: u64) -> Outcome {
+        self.call("MmMapLockedPagesSpecifyCache", &[mdl, 0, 1, 0, 0, 16])
+    }
+
+    /// Pages for an MDL, mapped.
+    pub fn mapped(&mut self) -> (u64, u64) {
+        let mdl = self.pages(1);
+        match self.map(mdl) {
+            Outcome::Return(address) => (mdl, address),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Nonpaged pool, a page of it.
+    pub fn pool(&mut self) -> u64 {
+        self.value("ExAllocatePool2", &[0x40, PAGE_SIZE, 0x3161_6161])
+    }
+
+    /// An MDL for pool that is not locked.
+    pub fn pool_mdl(&mut self) -> u64 {
+        let block = self.pool();
+        self.value("IoAllocateMdl", &[block, PAGE_SIZE, 0, 0, 0])
+    }
+
+    /// An MDL for pool that is locked.
+    pub fn locked(&mut self) -> u64 {
+        let mdl = self.pool_mdl();
+        self.value("MmProbeAndLockPages", &[mdl, 0, 1]);
+        mdl
+    }
+
+    pub fn set_flags(&mut self, mdl: u64, flags: u16) {
+        self.machine
+            .write(Gva(mdl + 0x0a), &flags.to_le_bytes())
+            .unwrap();
+    }
+
+    /// The argument of DxgkCbAllocatePagesForMdl.
+    pub fn pages_argument(&mut self, bytes: u64) -> u64 {
+        let at = self.space(0x38);
+        self.put(at + 8, u64::MAX);
+        self.put(at + 0x18, bytes);
+        at
+    }
+
+    /// The argument of DxgkCbAllocateContiguousMemory.
+    pub fn contiguous_argument(&mut self, bytes: u64, boundary: u64) -> u64 {
+        use crate::dxgk::spec::allocate_contiguous as field;
+        let at = self.space(0x38);
+        self.put(at + field::BYTES, bytes);
+        self.put(at + field::HIGHEST, u64::MAX);
+        self.put(at + field::BOUNDARY, boundary);
+        at
+    }
+
+    /// The argument of a free of pages that dxgkrnl gave.
+    pub fn dxgk_pages(&mut self) -> (u64, u64) {
+        let argument = self.pages_argument(PAGE_SIZE);
+        let status = self.value("DxgkCbAllocatePagesForMdl", &[ADAPTER, argument]);
+        assert_eq!(status, 0);
+        let handle = self.get(argument + 0x28);
+        (self.word(handle), self.get(argument + 0x30))
+    }
+
+    /// The argument of a free of contiguous memory that dxgkrnl gave, and
+    /// the memory.
+    pub fn dxgk_contiguous(&mut self) -> (u64, u64) {
+        use crate::dxgk::spec::allocate_contiguous as field;
+        let argument = self.contiguous_argument(PAGE_SIZE, 0);
+        let status = self.value("DxgkCbAllocateContiguousMemory", &[ADAPTER, argument]);
+        assert_eq!(status, 0);
+        let handle = self.get(argument + field::HANDLE);
+        (self.word(handle), self.get(argument + field::MEMORY))
+    }
+
+    /// The device's first register, in a BAR of four pages.
+    pub fn bar(&mut self) -> u64 {
+        self.machine.bars[0] = (0x4000, false);
+        self.windows
+            .hal
+            .configure_device(&mut self.machine, DEVICE, 1)
+            .unwrap();
+        self.windows.hal.resources(DEVICE).memory[0].address.0
+    }
+}
