@@ -1,0 +1,301 @@
+//! What events are made of.
+
+use memory::{Gpa, Iova, Pfn, RequesterId};
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        pub struct $name(pub u32);
+    };
+}
+
+id!(
+    /// An interned text.
+    NameId
+);
+id!(
+    /// An interned stack; 0 is the empty one.
+    StackId
+);
+id!(
+    /// The command on whose behalf a device accesses memory: minted when its
+    /// available entry is read. 0 is the device itself (ring housekeeping).
+    ContextId
+);
+id!(
+    /// One allocation of pages, from its birth to its free. Never reused.
+    AllocationId
+);
+id!(
+    /// One access between its issue and its landing. Never reused.
+    TokenId
+);
+
+/// What is run, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// Version of dmasan.
+    pub version: String,
+    /// File name (no path) of the driver.
+    pub driver: String,
+    /// `passthrough` or `isolation`.
+    pub domain: String,
+    /// Seed of frames and random bytes.
+    pub seed: u64,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Frames held back after a free.
+    pub quarantine: u64,
+    /// Go on after a bug check?
+    pub keep_going: bool,
+    /// Registry values set for the driver.
+    pub settings: Vec<(String, String)>,
+    /// Guest RAM, bytes.
+    pub memory: u64,
+    /// The device behind the IOMMU.
+    pub device: RequesterId,
+}
+
+/// A loaded image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// File name.
+    pub name: String,
+    /// Where it is.
+    pub base: u64,
+    /// Bytes.
+    pub size: u32,
+    /// From the file header: identifies the image.
+    pub time_stamp: u32,
+    /// Its PDB, if it names one.
+    pub pdb: Option<Pdb>,
+}
+
+/// The PDB that belongs to an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pdb {
+    /// File name.
+    pub name: String,
+    /// Signature.
+    pub guid: [u8; 16],
+    /// Age.
+    pub age: u32,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// Unloaded; nothing left to do.
+    Completed,
+    /// The driver refused to start, with this NTSTATUS, in this routine.
+    StartFailed {
+        /// Which routine.
+        routine: String,
+        /// What it returned.
+        status: u32,
+    },
+    /// Windows stopped; the bug check is the event before.
+    BugCheck,
+    /// The driver went on for longer than it may.
+    Hang {
+        /// What it was doing.
+        reason: String,
+        /// Where.
+        stack: StackId,
+    },
+    /// The driver did what this machine cannot do.
+    Unsupported {
+        /// What, and what to do about it.
+        reason: String,
+        /// Where.
+        stack: StackId,
+    },
+    /// The user stopped it.
+    Interrupted,
+}
+
+/// Why the driver's code trapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TrapKind {
+    /// Read of device memory (a BAR).
+    MmioRead,
+    /// Write of device memory (a BAR).
+    MmioWrite,
+    /// Read of memory that the device may write while it has work to do.
+    Poll,
+    /// Read of the shared time page.
+    Time,
+    /// A privileged instruction, emulated.
+    Privileged,
+    /// An access to an address that is not there, or not so.
+    PageFault,
+    /// Any other exception.
+    Exception,
+}
+
+/// What was to choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Point {
+    /// After a trap: does the device take a step (0), or wait (1)?
+    Device,
+    /// An interrupt is pending: deliver it now (0), or later (1)?
+    Interrupt,
+    /// An access was issued: does it land at once (0), or later (1)?
+    Landing,
+    /// An access is in flight: does it land now (0), or later (1)?
+    InFlight,
+    /// Bytes that the driver may not foresee.
+    Random,
+}
+
+/// A stop of Windows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BugCheck {
+    /// The bug check code.
+    pub code: u32,
+    /// Its four parameters.
+    pub parameters: [u64; 4],
+    /// How sure we are that Windows would do this.
+    pub certainty: Certainty,
+    /// Why, in words, with the source.
+    pub reason: String,
+    /// Where the driver was.
+    pub stack: StackId,
+    /// Did the run go on all the same (`--keep-going`)?
+    pub continued: bool,
+}
+
+/// How sure we are of what Windows does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Certainty {
+    /// Microsoft's documents say so.
+    Documented,
+    /// It follows from the documents or from public observations.
+    Inferred,
+    /// The documents are silent: our choice.
+    Ours,
+}
+
+/// A run of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PageRun {
+    /// The first.
+    pub first: Pfn,
+    /// How many.
+    pub count: u64,
+}
+
+/// Pages given to the driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// Its id.
+    pub id: AllocationId,
+    /// How it was made.
+    pub kind: AllocationKind,
+    /// The tracking handle, for dxgkrnl's callbacks; else 0.
+    pub handle: u64,
+    /// Address of the MDL, or of the memory; as the driver knows it.
+    pub address: u64,
+    /// Its frames, in the order of the MDL.
+    pub pages: Vec<PageRun>,
+    /// Who asked for it.
+    pub stack: StackId,
+}
+
+/// How pages came to the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum AllocationKind {
+    /// `DxgkCbAllocatePagesForMdl`.
+    DxgkMdl,
+    /// `DxgkCbAllocateContiguousMemory`.
+    DxgkContiguous,
+    /// `MmAllocatePagesForMdl` and its kin.
+    MmMdl,
+    /// `MmAllocateContiguousMemory` and its kin.
+    MmContiguous,
+    /// Pool pages.
+    Pool,
+}
+
+/// Which table the OS wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Table {
+    /// Root table (VT-d 9.1); the half-entry of a bus.
+    Root {
+        /// Which bus.
+        bus: u8,
+    },
+    /// Context table (VT-d 9.3); a half-entry.
+    Context {
+        /// Whose.
+        device: RequesterId,
+    },
+    /// Second-level table (VT-d 9.8).
+    SecondLevel {
+        /// The domain it belongs to.
+        domain: u16,
+        /// 1 for the table whose entries map 4 KiB.
+        level: u8,
+        /// First address the entry maps.
+        iova: Iova,
+    },
+    /// Invalidation queue.
+    Queue,
+    /// Status that a wait descriptor writes.
+    Status,
+}
+
+/// How much an invalidation covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    /// Every cached context entry.
+    ContextGlobal,
+    /// Context entries of a domain.
+    ContextDomain(u16),
+    /// Context entries of a device.
+    ContextDevice(u16, RequesterId),
+    /// Every IOTLB entry.
+    Global,
+    /// IOTLB entries of a domain.
+    Domain(u16),
+    /// IOTLB entries of a domain within a range of pages.
+    Pages {
+        /// Which domain.
+        domain: u16,
+        /// First address.
+        iova: Iova,
+        /// How many pages.
+        count: u64,
+    },
+}
+
+/// How the issue of an access went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Translated and copied at once.
+    Done {
+        /// Where it led.
+        gpa: Gpa,
+        /// Generation of the mapping it used.
+        generation: u32,
+        /// Did the translation come from the IOTLB?
+        cached: bool,
+    },
+    /// Translated; in flight under this token.
+    InFlight {
+        /// Its token.
+        token: TokenId,
+        /// Where it leads.
+        gpa: Gpa,
+        /// Generation of the mapping it used.
+        generation: u32,
+        /// Did the translation come from the IOTLB?
+        cached: bool,
+    },
+    /// Refused; an [`Event::Fault`] says why.
+    Refused,
+}
