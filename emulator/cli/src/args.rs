@@ -6,8 +6,9 @@ use std::path::PathBuf;
 /// Catches a GPU driver's device touching memory that the driver no longer
 /// owns.
 ///
-/// Exit codes: 0 clean; 1 findings, or the driver failed to start, stopped
-/// Windows or hung; 2 bad usage or input; 3 could not run; 130 interrupted.
+/// Exit codes: 0 clean; 1 findings that are neither suppressed nor known, or
+/// the driver failed to start, stopped Windows or hung; 2 bad usage or input;
+/// 3 could not run; 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "dmasan", version, max_term_width = 100)]
 pub struct Cli {
@@ -96,6 +97,39 @@ pub struct Run {
     /// Write the report as JSON there too (- for standard output)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// For CI.
+    #[command(flatten)]
+    pub gate: Gate,
+}
+
+/// What a CI job asks of a report.
+#[derive(Debug, Args)]
+pub struct Gate {
+    /// Write the report as JUnit XML there (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+
+    /// Write the report as SARIF 2.1.0 there (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    pub sarif: Option<PathBuf>,
+
+    /// Findings that may be, as a TOML file of [[suppress]] tables, each with
+    /// finding, function (a name or a pattern with * and ?) and reason
+    ///
+    /// What they cover does not fail the run, and is told in a line; those
+    /// that cover nothing are told too. A bug check that ended the run fails
+    /// it all the same.
+    #[arg(long, value_name = "FILE")]
+    pub suppressions: Option<PathBuf>,
+
+    /// Findings that are known: an earlier report.json; only others fail
+    #[arg(long, value_name = "JSON")]
+    pub baseline: Option<PathBuf>,
+
+    /// Tell first what driver, Windows and device did, in virtual time
+    #[arg(short, long, visible_alias = "trace")]
+    pub verbose: bool,
 }
 
 /// `dmasan report` and `dmasan replay`.
@@ -112,6 +146,10 @@ pub struct Show {
     /// Write the report as JSON there (- for standard output)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// For CI.
+    #[command(flatten)]
+    pub gate: Gate,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

@@ -20,7 +20,7 @@ pub enum CliError {
     #[error("{0} is a directory: name a file")]
     Directory(PathBuf),
     /// A file longer than what it could be.
-    #[error("{path} has {size} bytes; a driver has at most {limit}")]
+    #[error("{path} has {size} bytes; at most {limit} are read")]
     TooLong {
         /// Which.
         path: PathBuf,
@@ -53,6 +53,25 @@ pub enum CliError {
         /// What is wrong with it.
         error: scenario::PlanError,
     },
+    /// The suppressions are none.
+    #[error("{path}: {error}")]
+    Suppressions {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: report::SuppressionsError,
+    },
+    /// The baseline is none.
+    #[error("{path}: {error}")]
+    Baseline {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: report::BaselineError,
+    },
+    /// Several documents for one standard output.
+    #[error("only one of --json, --junit and --sarif can go to standard output (-)")]
+    OneOutput,
     /// The journal is none.
     #[error("{path}: {error}")]
     Journal {
@@ -92,6 +111,9 @@ impl CliError {
             | Self::TooLong { .. }
             | Self::Driver { .. }
             | Self::Scenario { .. }
+            | Self::Suppressions { .. }
+            | Self::Baseline { .. }
+            | Self::OneOutput
             | Self::Journal { .. }
             | Self::Replay { .. }
             | Self::ReservedName(_)

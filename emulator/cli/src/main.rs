@@ -6,6 +6,7 @@ mod doctor;
 mod error;
 mod explain;
 mod files;
+mod gate;
 mod logging;
 mod reproduce;
 mod run;

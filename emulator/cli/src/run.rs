@@ -2,6 +2,7 @@
 
 use crate::args::{Domain, Run};
 use crate::error::CliError;
+use crate::gate::Ready;
 use crate::{files, show};
 use indicatif::{ProgressBar, ProgressStyle};
 use journal::Journal;
@@ -24,6 +25,7 @@ const TICK: u64 = 256;
 
 /// Run a driver; the exit code.
 pub fn run(arguments: &Run) -> Result<u8, CliError> {
+    let ready = Ready::new(&arguments.gate, arguments.json.as_deref())?;
     let driver = files::read(&arguments.driver, MAX_FILE)?;
     let options = options(arguments)?;
     let name = file_name(&arguments.driver);
@@ -64,26 +66,26 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
     }
     let end = end?;
     let (records, tail) = show::read(&journal_path)?;
-    let shown = show::judge(
+    let mut shown = show::judge(
         &records,
         tail,
         &arguments.out,
         &arguments.driver,
         arguments.scenario.as_deref(),
     );
+    ready.judge(&mut shown);
     files::write(&arguments.out.join("report.txt"), shown.plain().as_bytes())?;
     files::write(&arguments.out.join("report.json"), shown.json().as_bytes())?;
     files::write(&arguments.out.join("report.svg"), shown.svg().as_bytes())?;
-    if let Some(path) = &arguments.json {
-        files::write(path, shown.json().as_bytes())?;
-    }
-    if arguments.json.as_deref() != Some(Path::new("-")) {
-        shown.print();
-    }
+    ready.tell(&shown, &records)?;
     Ok(match end {
         End::Interrupted => 130,
         End::Unsupported { .. } => 3,
-        End::Completed if shown.exit_code() == 0 && !machine.workload_refused() => 0,
+        End::Completed | End::BugCheck
+            if shown.passes() && shown.is_whole() && !machine.workload_refused() =>
+        {
+            0
+        }
         _ => 1,
     })
 }

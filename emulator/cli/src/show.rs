@@ -2,11 +2,12 @@
 
 use crate::args::Show;
 use crate::error::CliError;
+use crate::gate::Ready;
 use crate::{files, reproduce};
 use journal::event::Event;
 use journal::{Record, Tail};
 use report::text::Style;
-use report::{Meta, Report};
+use report::{Baseline, Ending, Meta, Report, Suppression};
 use std::fs::File;
 use std::io::{BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -18,13 +19,48 @@ const WIDTH: usize = 100;
 /// A journal, read and judged.
 pub struct Shown {
     report: Report,
+    symbolizer: Symbolizer,
 }
 
 impl Shown {
-    /// 1 if there is something to tell a developer, 0 if not. A journal that
-    /// is cut off is no finding.
+    /// 1 if there is something that a developer must look at, 3 if the driver
+    /// needs what the machine does not have, 0 otherwise: what a run returns,
+    /// but that a journal which is cut off is no finding.
     pub fn exit_code(&self) -> u8 {
-        u8::from(!self.report.findings.is_empty() || !self.report.stops.is_empty())
+        match self.report.ending {
+            Ending::Unsupported { .. } => 3,
+            _ => u8::from(!self.passes()),
+        }
+    }
+
+    /// Is there nothing that a developer must look at?
+    pub fn passes(&self) -> bool {
+        self.report.passes()
+    }
+
+    /// Does the journal say how the run ended?
+    pub fn is_whole(&self) -> bool {
+        self.report.meta.tail == Tail::Clean && self.report.ending != Ending::Unknown
+    }
+
+    /// Take out what suppressions and a baseline say.
+    pub fn triage(&mut self, suppressions: Vec<Suppression>, baseline: Option<&Baseline>) {
+        self.report.triage(suppressions, baseline);
+    }
+
+    /// What happened, line by line; `records` are those that were judged.
+    pub fn trace<'a>(&'a self, records: &'a [Record]) -> impl Iterator<Item = String> + 'a {
+        report::trace::lines(records, &self.symbolizer)
+    }
+
+    /// The report as JUnit XML.
+    pub fn junit(&self) -> String {
+        report::junit::render(&self.report)
+    }
+
+    /// The report as SARIF.
+    pub fn sarif(&self) -> String {
+        report::sarif::render(&self.report)
     }
 
     /// The report without colours.
@@ -87,6 +123,7 @@ pub fn judge(
     };
     Shown {
         report: Report::build(records, &symbolizer, meta),
+        symbolizer,
     }
 }
 
@@ -161,31 +198,35 @@ fn shown(arguments: &Show, records: &[Record], tail: Tail) -> Shown {
     judge(records, tail, &folder, &driver, scenario.as_deref())
 }
 
-fn finish(arguments: &Show, shown: &Shown) -> Result<u8, CliError> {
-    if let Some(path) = &arguments.json {
-        files::write(path, shown.json().as_bytes())?;
-    }
-    if arguments.json.as_deref() != Some(Path::new("-")) {
-        shown.print();
-    }
+fn finish(
+    arguments: &Show,
+    ready: &Ready<'_>,
+    records: &[Record],
+    tail: Tail,
+) -> Result<u8, CliError> {
+    let mut shown = shown(arguments, records, tail);
+    ready.judge(&mut shown);
+    ready.tell(&shown, records)?;
     Ok(shown.exit_code())
 }
 
 /// Show the findings of a journal.
 pub fn report(arguments: &Show) -> Result<u8, CliError> {
+    let ready = Ready::new(&arguments.gate, arguments.json.as_deref())?;
     let (records, tail) = read(&arguments.journal)?;
-    finish(arguments, &shown(arguments, &records, tail))
+    finish(arguments, &ready, &records, tail)
 }
 
 /// Check a journal against a rebuilt IOMMU, and show the findings of what
 /// that one does.
 pub fn replay(arguments: &Show) -> Result<u8, CliError> {
+    let ready = Ready::new(&arguments.gate, arguments.json.as_deref())?;
     let (records, tail) = read(&arguments.journal)?;
     let replayed = replay::replay(&records).map_err(|error| CliError::Replay {
         path: arguments.journal.clone(),
         error,
     })?;
-    let code = finish(arguments, &shown(arguments, &replayed.records, tail))?;
+    let code = finish(arguments, &ready, &replayed.records, tail)?;
     let verdict = if replayed.differing == 0 {
         "no difference".to_owned()
     } else {

@@ -97,7 +97,10 @@ impl Report {
                 Event::Note { text: note } if self.notes.len() < MAX_NOTES => {
                     self.notes.push(text(note));
                 }
-                Event::BugCheck(stop) if self.stops.len() < MAX_STOPS => {
+                Event::BugCheck(_) if self.stops.len() >= MAX_STOPS => {
+                    self.omitted_stops.insert(ledger.cause(number));
+                }
+                Event::BugCheck(stop) => {
                     let frames = stacks.get(&stop.stack).copied().unwrap_or_default();
                     self.stops.push(Stopped {
                         time: record.time,
@@ -221,7 +224,7 @@ fn cleaned_begin(begin: &Begin) -> Begin {
 }
 
 /// A stack, a line for each function; without symbols for each address.
-fn describe(symbols: &Symbolizer, stack: &[u64]) -> Vec<Frame> {
+pub(crate) fn describe(symbols: &Symbolizer, stack: &[u64]) -> Vec<Frame> {
     let addresses = stack.get(..stack.len().min(MAX_FRAMES)).unwrap_or_default();
     let mut frames = Vec::new();
     for described in symbols.describe_stack(addresses) {

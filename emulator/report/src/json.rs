@@ -3,6 +3,7 @@
 use crate::model::{Ending, Found, Frame, Report};
 use crate::remedy::remedy;
 use crate::spec::{bug_check_name, status_name};
+use crate::triage::Standing;
 use journal::Tail;
 use journal::event::{AllocationKind, Certainty, Scope};
 use ledger::{AllocationFacts, Blame, Command, Moment, Outcome, Party, Step, Stop};
@@ -30,6 +31,7 @@ fn value(report: &Report) -> Value {
         "format": "dmasan-report",
         "version": VERSION,
         "clean": report.is_clean(),
+        "passes": report.passes(),
         "run": report.begin.as_ref().map(|begin| json!({
             "dmasan": begin.version,
             "driver": begin.driver,
@@ -50,8 +52,10 @@ fn value(report: &Report) -> Value {
             Tail::Torn { at, lost, why } => json!({"torn": true, "at": at, "lost": lost, "why": why}),
         },
         "end": ending(&report.ending),
-        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
-        "bug_checks": report.stops.iter().map(|stop| json!({
+        "findings": report.findings.iter().enumerate()
+            .map(|(index, found)| finding(report, index, found))
+            .collect::<Vec<_>>(),
+        "bug_checks": report.stops.iter().enumerate().map(|(index, stop)| json!({
             "time": stop.time,
             "code": hex(stop.bug_check.code.into()),
             "name": bug_check_name(stop.bug_check.code),
@@ -61,6 +65,7 @@ fn value(report: &Report) -> Value {
             "continued": stop.bug_check.continued,
             "stack": stack(&stop.stack),
             "finding": stop.finding,
+            "excused": report.stop_excused(index),
         })).collect::<Vec<_>>(),
         "not_freed": report.live.iter().map(|live| {
             allocation(&live.allocation, &live.stack, &[])
@@ -69,6 +74,16 @@ fn value(report: &Report) -> Value {
         "printed": report.printed.iter()
             .map(|line| json!({"time": line.time, "text": line.text}))
             .collect::<Vec<_>>(),
+        "unused_suppressions": report.triage.unused.iter()
+            .filter_map(|index| report.triage.suppressions.get(*index))
+            .map(|rule| json!({
+                "finding": rule.kind.id(),
+                "function": rule.function,
+                "reason": rule.reason,
+                "line": rule.line,
+            }))
+            .collect::<Vec<_>>(),
+        "fixed": report.triage.fixed,
         "facts": serde_json::to_value(&report.facts).unwrap_or_default(),
     })
 }
@@ -94,10 +109,21 @@ fn ending(ending: &Ending) -> Value {
     }
 }
 
-fn finding(found: &Found) -> Value {
+fn finding(report: &Report, index: usize, found: &Found) -> Value {
     let finding = &found.finding;
+    let (standing, reason) = match report.standing(index) {
+        Standing::New => ("new", None),
+        Standing::Known => ("known", None),
+        Standing::Suppressed(rule) => {
+            let rule = report.triage.suppressions.get(rule);
+            ("suppressed", rule.map(|rule| rule.reason.as_str()))
+        }
+    };
     json!({
         "id": finding.kind.id(),
+        "fingerprint": report.fingerprint(index),
+        "standing": standing,
+        "suppression": reason,
         "summary": finding.summary,
         "count": finding.count,
         "time": finding.time,

@@ -1,9 +1,10 @@
 //! A report, before it is drawn.
 
+use crate::triage::Triage;
 use journal::Tail;
 use journal::event::{Begin, BugCheck};
 use ledger::{AllocationFacts, Facts, Finding};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a report says that is not in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,8 +137,10 @@ pub struct Report {
     pub ending: Ending,
     /// What was found.
     pub findings: Vec<Found>,
-    /// Bug checks.
+    /// Bug checks, the first of them.
     pub stops: Vec<Stopped>,
+    /// Findings that further bug checks answer; `None` for those of none.
+    pub omitted_stops: BTreeSet<Option<usize>>,
     /// What happened, in numbers.
     pub facts: Facts,
     /// Allocations that were not freed, the first of them.
@@ -146,6 +149,8 @@ pub struct Report {
     pub printed: Vec<Printed>,
     /// What a reader must know about the run, cleaned.
     pub notes: Vec<String>,
+    /// What suppressions and a baseline say of it.
+    pub triage: Triage,
 }
 
 impl Report {

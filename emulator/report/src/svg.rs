@@ -82,10 +82,9 @@ fn write_text(out: &mut String, (x, y): (f64, f64), fill: &str, bold: bool, text
 pub fn render(report: &Report) -> String {
     let mut lines = layout::first(report, COLUMNS).lines;
     lines.truncate(MAX_LINES);
-    let found = report
-        .findings
-        .first()
-        .filter(|found| found.finding.history.moments.len() > 1);
+    let first = report.new_findings().next();
+    let first = first.and_then(|index| report.findings.get(index));
+    let found = first.filter(|found| found.finding.history.moments.len() > 1);
     let width = COLUMNS as f64 * CELL.0 + 2.0 * MARGIN;
     let text_end = BAR + MARGIN + lines.len() as f64 * CELL.1;
     let height = text_end + MARGIN + if found.is_some() { LANES } else { 0.0 };
@@ -96,9 +95,10 @@ pub fn render(report: &Report) -> String {
          viewBox=\"0 0 {width} {height}\" xml:space=\"preserve\" font-size=\"13.3\" \
          font-family=\"ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace\">"
     );
-    let title = match report.findings.first() {
+    let title = match first {
         Some(found) => format!("dmasan: {}", found.finding.kind.id()),
-        None => "dmasan: no findings".to_owned(),
+        None if report.findings.is_empty() => "dmasan: no findings".to_owned(),
+        None => "dmasan: no new findings".to_owned(),
     };
     let _ = writeln!(out, "<title>{}</title>", escaped(&title));
     let _ = writeln!(

@@ -1,6 +1,6 @@
 //! The report as text for a terminal or a file.
 
-use crate::layout::{self, Tone};
+use crate::layout::{self, Page, Tone};
 use crate::model::Report;
 
 /// How to write.
@@ -37,8 +37,17 @@ fn sgr(tone: Tone) -> Option<&'static str> {
 /// The report, lines ended with line feeds.
 #[must_use]
 pub fn render(report: &Report, style: Style) -> String {
+    lines(layout::report(report, style.width), style)
+}
+
+/// A page without colours.
+pub(crate) fn plain(page: Page) -> String {
+    lines(page, Style::default())
+}
+
+fn lines(page: Page, style: Style) -> String {
     let mut out = String::new();
-    for line in layout::report(report, style.width).lines {
+    for line in page.lines {
         let start = out.len();
         for span in line.0 {
             match sgr(span.tone).filter(|_| style.color && !span.text.trim().is_empty()) {

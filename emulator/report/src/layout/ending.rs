@@ -4,6 +4,7 @@ use super::finding::{allocation_words, certainty, stop_words};
 use super::{Line, Page, Tone, stack};
 use crate::model::{Ending, Frame, Report};
 use crate::spec::status_name;
+use crate::triage::Standing;
 use journal::Tail;
 use ledger::span;
 
@@ -23,7 +24,7 @@ pub(crate) fn draw(page: &mut Page, report: &Report) {
     end(page, report);
     torn(page, report);
     // A finding has its own.
-    if report.findings.is_empty()
+    if report.new_findings().next().is_none()
         && !report.is_clean()
         && let Some(command) = &report.meta.reproduce
     {
@@ -48,7 +49,12 @@ pub(crate) fn draw(page: &mut Page, report: &Report) {
 
 /// Bug checks that no finding tells of.
 fn stops(page: &mut Page, report: &Report) {
-    let own = || report.stops.iter().filter(|stop| stop.finding.is_none());
+    let own = || {
+        let stops = report.stops.iter().enumerate();
+        stops
+            .filter(|(index, stop)| stop.finding.is_none() && !report.stop_excused(*index))
+            .map(|(_, stop)| stop)
+    };
     for stop in own().take(MAX_STOPS) {
         let check = &stop.bug_check;
         let text = format!("ERROR: {}", stop_words(check.code, check.parameters));
@@ -201,9 +207,12 @@ fn summary(page: &mut Page, report: &Report) {
 
 /// What grep finds.
 fn last_line(report: &Report) -> Line {
-    let Some(found) = report.findings.first() else {
+    let new = report.new_findings().next();
+    let Some(found) = new.and_then(|index| report.findings.get(index)) else {
         return if report.is_clean() {
             title(Tone::Good, "no findings")
+        } else if !report.findings.is_empty() || report.stops_known() > 0 {
+            excused(report)
         } else {
             title(
                 Tone::Warn,
@@ -217,7 +226,7 @@ fn last_line(report: &Report) -> Line {
         .iter()
         .find_map(|frames| stack::shown(frames).find(|frame| frame.function.is_some()))
         .or_else(|| frames.iter().find_map(|frames| frames.first()));
-    let count = report.findings.len() as u64;
+    let count = report.new_findings().count() as u64;
     let count = count.saturating_add(report.facts.findings_omitted);
     let mut text = format!("SUMMARY: {}", found.finding.kind.id());
     if let Some(frame) = frame {
@@ -230,4 +239,19 @@ fn last_line(report: &Report) -> Line {
         text.push_str(&format!(" (and {} more)", count - 1));
     }
     title(Tone::Bad, text)
+}
+
+/// The last line where each finding is suppressed or known.
+fn excused(report: &Report) -> Line {
+    let suppressed = (0..report.findings.len())
+        .filter(|index| matches!(report.standing(*index), Standing::Suppressed(_)))
+        .count();
+    let known = report.findings.len() - suppressed + report.stops_known();
+    let mut text = format!("no new findings ({suppressed} suppressed, {known} known)");
+    let whole = report.ending == Ending::Completed || report.ending == Ending::BugCheck;
+    if report.passes() && whole && report.meta.tail == Tail::Clean {
+        return title(Tone::Good, text);
+    }
+    text.push_str(", but the run is not whole: see above");
+    title(Tone::Warn, text)
 }

@@ -5,10 +5,12 @@ mod ending;
 mod finding;
 mod life;
 mod neighbours;
-mod stack;
+pub(crate) mod stack;
+pub(crate) mod triage;
 
 use crate::model::Report;
 
+pub(crate) use finding::stop_words;
 pub(crate) use life::words as life_words;
 
 /// Findings told in full; later ones in a line each.
@@ -216,30 +218,37 @@ fn broken(text: &str, room: usize) -> Vec<String> {
 /// The whole report.
 pub(crate) fn report(report: &Report, width: usize) -> Page {
     let mut page = Page::new(width);
-    for index in 0..report.findings.len().min(MAX_FULL) {
+    for index in report.new_findings().take(MAX_FULL) {
         finding::draw(&mut page, report, index);
         page.blank();
     }
     brief(&mut page, report);
+    triage::draw(&mut page, report);
     ending::draw(&mut page, report);
+    page
+}
+
+/// One finding in full, for a document that has each by itself.
+pub(crate) fn one(report: &Report, index: usize, width: usize) -> Page {
+    let mut page = Page::new(width);
+    finding::draw(&mut page, report, index);
     page
 }
 
 /// What a picture shows: the first finding in short, or how the run ended.
 pub(crate) fn first(report: &Report, width: usize) -> Page {
     let mut page = Page::new(width);
-    if report.findings.is_empty() {
-        ending::draw(&mut page, report);
-    } else {
-        finding::sketch(&mut page, report, 0);
+    match report.new_findings().next() {
+        None => ending::draw(&mut page, report),
+        Some(first) => finding::sketch(&mut page, report, first),
     }
     page
 }
 
 /// Findings that are not told in full.
 fn brief(page: &mut Page, report: &Report) {
-    let rest = report.findings.iter().enumerate().skip(MAX_FULL);
-    for (index, found) in rest.take(MAX_BRIEF) {
+    let rest = report.new_findings().skip(MAX_FULL).take(MAX_BRIEF);
+    for (index, found) in rest.filter_map(|index| Some((index, report.findings.get(index)?))) {
         page.push(
             Line::new()
                 .with(Tone::Bold, "==dmasan== ")
@@ -250,7 +259,8 @@ fn brief(page: &mut Page, report: &Report) {
                 .with(Tone::Plain, format!(": {}", found.finding.summary)),
         );
     }
-    let untold = report.findings.len().saturating_sub(MAX_FULL + MAX_BRIEF) as u64;
+    let new = report.new_findings().count();
+    let untold = new.saturating_sub(MAX_FULL + MAX_BRIEF) as u64;
     let untold = untold.saturating_add(report.facts.findings_omitted);
     if untold > 0 {
         page.push(

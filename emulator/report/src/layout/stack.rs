@@ -112,3 +112,22 @@ fn tone(frame: &Frame) -> Tone {
         Tone::Plain
     }
 }
+
+/// The place of the first stack that has names, to follow a finding's id:
+/// ` file:line in function`; else the first place there is.
+pub(crate) fn telling(stacks: &[&[Frame]]) -> Option<String> {
+    let named = |stack: &&[Frame]| -> Option<Frame> {
+        let mut frames = shown(stack);
+        frames.find(|frame| frame.function.is_some()).cloned()
+    };
+    let frame = stacks
+        .iter()
+        .find_map(named)
+        .or_else(|| stacks.iter().find_map(|stack| stack.first().cloned()))?;
+    let source = source(&frame).map(|source| format!(" {source}"));
+    Some(format!(
+        "{} in {}",
+        source.unwrap_or_default(),
+        name(&frame)
+    ))
+}

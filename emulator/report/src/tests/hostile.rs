@@ -1,7 +1,7 @@
 //! Journals and texts that mean harm.
 
 use super::*;
-use crate::{clean, json, svg};
+use crate::{clean, json, junit, sarif, svg, trace};
 use journal::event::{
     ContextId, End, Event, NameId, Outcome, PageRun, Scope, StackId, Table, TokenId,
 };
@@ -73,7 +73,13 @@ fn drivers_texts_are_harmless_in_every_drawing() {
         },
     );
 
-    for drawn in [plain(&report), json::render(&report), svg::render(&report)] {
+    for drawn in [
+        plain(&report),
+        json::render(&report),
+        svg::render(&report),
+        junit::render(&report),
+        sarif::render(&report),
+    ] {
         assert!(harmless(&drawn), "{drawn:?}");
     }
     assert!(!svg::render(&report).contains("<script"));
@@ -195,5 +201,11 @@ proptest! {
         prop_assert!(harmless(&text));
         prop_assert!(harmless(&svg::render(&report)));
         prop_assert!(serde_json::from_str::<serde_json::Value>(&json::render(&report)).is_ok());
+        prop_assert!(serde_json::from_str::<serde_json::Value>(&sarif::render(&report)).is_ok());
+        prop_assert!(harmless(&junit::render(&report)));
+        for line in trace::lines(&records, &symbolizer()) {
+            prop_assert!(line.chars().count() <= trace::MAX_WIDTH);
+            prop_assert!(harmless(&line));
+        }
     }
 }

@@ -4,6 +4,8 @@ mod drawing;
 mod endings;
 mod hostile;
 mod sample;
+mod tracing;
+mod triage;
 
 use crate::model::{Frame, Meta, Report};
 use crate::text::{self, Style};
