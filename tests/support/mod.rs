@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the binary, the drivers, small images.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its part
 
+pub mod assembler;
 pub mod image;
 
 use std::path::{Path, PathBuf};
