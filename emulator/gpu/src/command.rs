@@ -1,5 +1,6 @@
 //! Commands as the driver wrote them, read from bytes with bounds.
 
+use crate::blob::Picture;
 use crate::cursor::Image;
 use crate::resource::Rect;
 use crate::spec::command as spec;
@@ -8,7 +9,7 @@ use memory::Iova;
 /// Most entries of one ATTACH_BACKING.
 pub const MAX_ENTRIES: u32 = 16_384;
 /// Most bytes of a command that are read.
-pub const MAX_COMMAND: usize = spec::ATTACH_SIZE + MAX_ENTRIES as usize * spec::ENTRY_SIZE;
+pub const MAX_COMMAND: usize = spec::BLOB_SIZE + MAX_ENTRIES as usize * spec::ENTRY_SIZE;
 
 /// struct virtio_gpu_ctrl_hdr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,23 +66,34 @@ pub fn need(bytes: &[u8], features: u64) -> Need {
     };
     Need::Bytes(match kind {
         spec::RESOURCE_CREATE_2D => spec::CREATE_SIZE,
-        spec::RESOURCE_UNREF | spec::RESOURCE_DETACH_BACKING | spec::RESOURCE_ASSIGN_UUID => {
-            spec::RESOURCE_SIZE
-        }
+        spec::RESOURCE_UNREF
+        | spec::RESOURCE_DETACH_BACKING
+        | spec::RESOURCE_ASSIGN_UUID
+        | spec::RESOURCE_UNMAP_BLOB => spec::RESOURCE_SIZE,
+        spec::RESOURCE_MAP_BLOB => spec::MAP_BLOB_SIZE,
+        spec::SET_SCANOUT_BLOB => spec::SCANOUT_BLOB_SIZE,
         spec::GET_EDID => spec::GET_EDID_SIZE,
         spec::SET_SCANOUT => spec::SCANOUT_SIZE,
         spec::RESOURCE_FLUSH => spec::FLUSH_SIZE,
         spec::TRANSFER_TO_HOST_2D => spec::TRANSFER_SIZE,
-        spec::RESOURCE_ATTACH_BACKING => match u32_at(bytes, spec::ATTACH_ENTRIES) {
-            None => spec::ATTACH_SIZE,
-            Some(entries) if entries > MAX_ENTRIES => {
-                return Need::Refused(spec::ERR_OUT_OF_MEMORY);
-            }
-            Some(entries) => spec::ATTACH_SIZE + entries as usize * spec::ENTRY_SIZE,
-        },
+        spec::RESOURCE_ATTACH_BACKING => {
+            return with_entries(spec::ATTACH_SIZE, u32_at(bytes, spec::ATTACH_ENTRIES));
+        }
+        spec::RESOURCE_CREATE_BLOB => {
+            return with_entries(spec::BLOB_SIZE, u32_at(bytes, spec::BLOB_ENTRIES));
+        }
         spec::UPDATE_CURSOR | spec::MOVE_CURSOR => spec::CURSOR_SIZE,
         _ => spec::HEADER_SIZE,
     })
+}
+
+/// What a command needs that ends with `count` entries of backing.
+fn with_entries(before: usize, count: Option<u32>) -> Need {
+    match count {
+        None => Need::Bytes(before),
+        Some(count) if count > MAX_ENTRIES => Need::Refused(spec::ERR_OUT_OF_MEMORY),
+        Some(count) => Need::Bytes(before + count as usize * spec::ENTRY_SIZE),
+    }
 }
 
 /// A command.
@@ -122,6 +134,25 @@ pub enum Command {
         scanout: u32,
     },
     AssignUuid {
+        resource: u32,
+    },
+    CreateBlob {
+        resource: u32,
+        memory: u32,
+        flags: u32,
+        size: u64,
+        entries: Vec<(Iova, u32)>,
+    },
+    SetScanoutBlob {
+        scanout: u32,
+        resource: u32,
+        rect: Rect,
+        picture: Picture,
+    },
+    MapBlob {
+        resource: u32,
+    },
+    UnmapBlob {
         resource: u32,
     },
     /// Without an image it is a mere move.
@@ -168,7 +199,7 @@ impl Command {
             },
             spec::RESOURCE_ATTACH_BACKING => Self::Attach {
                 resource: word(spec::ATTACH_RESOURCE)?,
-                entries: entries(bytes, word(spec::ATTACH_ENTRIES)?)?,
+                entries: entries(bytes, spec::ATTACH_SIZE, word(spec::ATTACH_ENTRIES)?)?,
             },
             spec::RESOURCE_DETACH_BACKING => Self::Detach {
                 resource: word(spec::RESOURCE_ID)?,
@@ -177,6 +208,31 @@ impl Command {
                 scanout: word(spec::GET_EDID_SCANOUT)?,
             },
             spec::RESOURCE_ASSIGN_UUID => Self::AssignUuid {
+                resource: word(spec::RESOURCE_ID)?,
+            },
+            spec::RESOURCE_CREATE_BLOB => Self::CreateBlob {
+                resource: word(spec::RESOURCE_ID)?,
+                memory: word(spec::BLOB_MEM)?,
+                flags: word(spec::BLOB_FLAGS)?,
+                size: u64_at(bytes, spec::BLOB_BYTES)?,
+                entries: entries(bytes, spec::BLOB_SIZE, word(spec::BLOB_ENTRIES)?)?,
+            },
+            spec::SET_SCANOUT_BLOB => Self::SetScanoutBlob {
+                scanout: word(spec::SCANOUT_ID)?,
+                resource: word(spec::SCANOUT_RESOURCE)?,
+                rect: rect(bytes)?,
+                picture: Picture {
+                    width: word(spec::SCANOUT_BLOB_WIDTH)?,
+                    height: word(spec::SCANOUT_BLOB_HEIGHT)?,
+                    format: word(spec::SCANOUT_BLOB_FORMAT)?,
+                    stride: word(spec::SCANOUT_BLOB_STRIDE)?,
+                    offset: word(spec::SCANOUT_BLOB_OFFSET)?,
+                },
+            },
+            spec::RESOURCE_MAP_BLOB => Self::MapBlob {
+                resource: word(spec::RESOURCE_ID)?,
+            },
+            spec::RESOURCE_UNMAP_BLOB => Self::UnmapBlob {
                 resource: word(spec::RESOURCE_ID)?,
             },
             spec::UPDATE_CURSOR | spec::MOVE_CURSOR => Self::Cursor {
@@ -210,7 +266,27 @@ impl Command {
             }
             Self::Unref { resource }
             | Self::Detach { resource }
-            | Self::AssignUuid { resource } => format!("resource {resource}"),
+            | Self::AssignUuid { resource }
+            | Self::MapBlob { resource }
+            | Self::UnmapBlob { resource } => format!("resource {resource}"),
+            Self::CreateBlob {
+                resource,
+                size,
+                entries,
+                ..
+            } => format!(
+                "resource {resource}, {size} bytes, {} entries",
+                entries.len()
+            ),
+            Self::SetScanoutBlob {
+                scanout,
+                resource,
+                rect,
+                picture,
+            } => format!(
+                "scanout {scanout}, resource {resource}, {rect}, {} bytes a row from byte {}",
+                picture.stride, picture.offset
+            ),
             Self::GetEdid { scanout } => format!("scanout {scanout}"),
             Self::SetScanout {
                 scanout,
@@ -277,10 +353,10 @@ fn rect(bytes: &[u8]) -> Option<Rect> {
     })
 }
 
-fn entries(bytes: &[u8], count: u32) -> Option<Vec<(Iova, u32)>> {
-    let end = spec::ATTACH_SIZE + count.min(MAX_ENTRIES) as usize * spec::ENTRY_SIZE;
+fn entries(bytes: &[u8], start: usize, count: u32) -> Option<Vec<(Iova, u32)>> {
+    let end = start + count.min(MAX_ENTRIES) as usize * spec::ENTRY_SIZE;
     bytes
-        .get(spec::ATTACH_SIZE..end)?
+        .get(start..end)?
         .chunks_exact(spec::ENTRY_SIZE)
         .map(|entry| Some((Iova(u64_at(entry, 0)?), u32_at(entry, 8)?)))
         .collect()

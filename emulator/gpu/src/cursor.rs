@@ -5,6 +5,17 @@ use crate::resource::Resource;
 use crate::spec::CURSOR_SIDE;
 use crate::spec::format::BYTES;
 
+/// Bytes of an image.
+pub(crate) const IMAGE_BYTES: usize = (CURSOR_SIDE * CURSOR_SIDE * BYTES) as usize;
+
+/// UPDATE_CURSOR, or without an image MOVE_CURSOR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CursorUpdate {
+    pub scanout: u32,
+    pub at: (u32, u32),
+    pub image: Option<Image>,
+}
+
 /// The image that an UPDATE_CURSOR names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -34,21 +45,25 @@ impl Cursor {
         self.pixels = Vec::new();
     }
 
-    /// Take over the image of a resource of [`CURSOR_SIDE`] by as many
-    /// pixels. A format without alpha is opaque.
+    /// Take over an image of [`CURSOR_SIDE`] by as many pixels, or a black one
+    /// that nothing was put into. A format without alpha is opaque.
     pub(crate) fn load(&mut self, resource: &Resource, hot: (u32, u32)) {
         let [b, g, r] = resource.format.bgr;
         self.hot = hot;
-        self.pixels = Vec::with_capacity((CURSOR_SIDE * CURSOR_SIDE * BYTES) as usize);
-        let untouched = [0; (CURSOR_SIDE * BYTES) as usize];
-        for y in 0..CURSOR_SIDE {
-            let row = resource.row(0, y, CURSOR_SIDE).unwrap_or(&untouched);
-            for from in row.chunks_exact(BYTES as usize) {
-                let channel = |at: usize| from.get(at).copied().unwrap_or(0);
-                let alpha = resource.format.alpha.map_or(0xff, channel);
-                self.pixels
-                    .extend([channel(b), channel(g), channel(r), alpha]);
+        let black;
+        let pixels = match resource.pixels() {
+            [] => {
+                black = vec![0; IMAGE_BYTES];
+                black.as_slice()
             }
+            pixels => pixels,
+        };
+        self.pixels = Vec::with_capacity(IMAGE_BYTES);
+        for from in pixels.chunks_exact(BYTES as usize) {
+            let channel = |at: usize| from.get(at).copied().unwrap_or(0);
+            let alpha = resource.format.alpha.map_or(0xff, channel);
+            self.pixels
+                .extend([channel(b), channel(g), channel(r), alpha]);
         }
     }
 

@@ -2,10 +2,12 @@
 //! what each command does to them. Nothing here reaches guest memory.
 
 use crate::command::Command;
+use crate::cursor::CursorUpdate;
 use crate::resource::{Backing, MAX_SIDE, Rect, Resource, Transfer, format};
 use crate::scanout::Scanout;
 use crate::spec::{self, command as code};
 use crate::step::Job;
+use crate::vsync::Vsync;
 use crate::{GpuConfig, MAX_BACKING_ENTRIES, MAX_RESOURCES};
 use iommu::{Dma, Fault};
 use memory::RequesterId;
@@ -29,6 +31,7 @@ pub(crate) struct Gpu {
     pub(crate) notified: [bool; 2],
     /// The command under way.
     pub(crate) job: Option<Job>,
+    pub(crate) vsync: Vsync,
 }
 
 /// What came of a command.
@@ -38,8 +41,8 @@ pub(crate) enum Done {
     Response(u32),
     /// It is complete, with this response and what follows its header.
     Answer(u32, Vec<u8>),
-    /// It goes on with reads of backing.
-    Transfer(Transfer),
+    /// It goes on with reads of backing, which may be of a cursor's image.
+    Transfer(Transfer, Option<CursorUpdate>),
     /// It is complete; these scanouts show something new.
     Flushed(Vec<u32>),
 }
@@ -67,7 +70,8 @@ impl Gpu {
                 | F_ACCESS_PLATFORM
                 | F_RING_INDIRECT_DESC
                 | spec::F_EDID
-                | spec::F_RESOURCE_UUID,
+                | spec::F_RESOURCE_UUID
+                | spec::F_RESOURCE_BLOB,
             required,
             device: config.device,
             uuids: 0,
@@ -77,12 +81,23 @@ impl Gpu {
             resources: BTreeMap::new(),
             notified: [false; 2],
             job: None,
+            vsync: Vsync::default(),
         }
     }
 
     /// Do a command of the control queue (§5.7.6.8) or the cursor queue
-    /// (§5.7.6.10).
-    pub(crate) fn execute(&mut self, queue: u16, command: &Command) -> Done {
+    /// (§5.7.6.10). `now` is virtual time: the first picture in a blob is
+    /// read at the vsync after it.
+    pub(crate) fn execute(&mut self, queue: u16, command: &Command, now: u64) -> Done {
+        let scanned = self.is_scanned_out();
+        let done = self.execute_on(queue, command);
+        if !scanned && self.is_scanned_out() {
+            self.vsync.start(now);
+        }
+        done
+    }
+
+    fn execute_on(&mut self, queue: u16, command: &Command) -> Done {
         let cursor = matches!(command, Command::Cursor { .. });
         let result = if cursor != (queue == spec::CURSOR_QUEUE) {
             Err(code::ERR_UNSPEC)
@@ -108,7 +123,7 @@ impl Gpu {
                 resource,
                 rect,
                 offset,
-            } => return self.transfer(resource, rect, offset).map(Done::Transfer),
+            } => return self.transfer(resource, rect, offset),
             Command::Flush { resource, rect } => {
                 return self.flush(resource, rect).map(Done::Flushed);
             }
@@ -129,17 +144,40 @@ impl Gpu {
                 ref entries,
             } => self.attach(resource, entries)?,
             Command::Detach { resource } => self.detach(resource)?,
-            Command::Cursor { scanout, at, image } => self.cursor(scanout, at, image)?,
+            Command::CreateBlob {
+                resource,
+                memory,
+                flags,
+                size,
+                ref entries,
+            } => self.create_blob(resource, (memory, flags), size, entries)?,
+            Command::SetScanoutBlob {
+                scanout,
+                resource,
+                rect,
+                picture,
+            } => self.set_scanout_blob(scanout, resource, rect, picture)?,
+            Command::MapBlob { resource } | Command::UnmapBlob { resource } => {
+                return Err(self.cannot_map(resource));
+            }
+            Command::Cursor { scanout, at, image } => {
+                return self.cursor(CursorUpdate { scanout, at, image });
+            }
             Command::Unknown => return Err(code::ERR_UNSPEC),
         }
         Ok(Done::Response(code::OK_NODATA))
     }
 
-    fn create(&mut self, id: u32, number: u32, width: u32, height: u32) -> Result<(), Refused> {
-        // 0 means "none" in other commands, and a living id is taken.
+    /// 0 means "none" in other commands, and a living id is taken.
+    pub(crate) fn check_new(&self, id: u32) -> Result<(), Refused> {
         if id == 0 || self.resources.contains_key(&id) {
             return Err(code::ERR_INVALID_RESOURCE_ID);
         }
+        Ok(())
+    }
+
+    fn create(&mut self, id: u32, number: u32, width: u32, height: u32) -> Result<(), Refused> {
+        self.check_new(id)?;
         let format = format(number).ok_or(code::ERR_INVALID_PARAMETER)?;
         let sides = 1..=MAX_SIDE;
         if !sides.contains(&width) || !sides.contains(&height) {
@@ -180,29 +218,32 @@ impl Gpu {
         for scanout in &mut self.scanouts {
             scanout.forget(id);
         }
+        self.vsync.forget(id);
         Ok(())
     }
 
-    fn transfer(&self, id: u32, rect: Rect, offset: u64) -> Result<Transfer, Refused> {
+    fn transfer(&self, id: u32, rect: Rect, offset: u64) -> Result<Done, Refused> {
         let resource = self
             .resources
             .get(&id)
             .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
+        // The guest memory of a blob is all there is of it. Linux transfers
+        // its cursors all the same.
+        if resource.blob.is_some() {
+            return Ok(Done::Response(code::OK_NODATA));
+        }
         // The standard names no error for a resource without backing.
         let backing = resource.backing.as_ref().ok_or(code::ERR_UNSPEC)?;
         if !rect.lies_in(resource.width, resource.height) {
             return Err(code::ERR_INVALID_PARAMETER);
         }
-        Transfer::new(id, resource, backing, rect, offset).ok_or(code::ERR_INVALID_PARAMETER)
+        Transfer::new(id, resource, backing, rect, offset)
+            .map(|transfer| Done::Transfer(transfer, None))
+            .ok_or(code::ERR_INVALID_PARAMETER)
     }
 
     fn attach(&mut self, id: u32, entries: &[(memory::Iova, u32)]) -> Result<(), Refused> {
-        let used: usize = self
-            .resources
-            .values()
-            .filter_map(|r| r.backing.as_ref())
-            .map(Backing::entry_count)
-            .sum();
+        let room = self.has_room_for(entries.len());
         let resource = self
             .resources
             .get_mut(&id)
@@ -211,11 +252,22 @@ impl Gpu {
         if resource.backing.is_some() {
             return Err(code::ERR_UNSPEC);
         }
-        if used + entries.len() > MAX_BACKING_ENTRIES {
+        if !room {
             return Err(code::ERR_OUT_OF_MEMORY);
         }
-        resource.backing = Some(Backing::new(entries).ok_or(code::ERR_INVALID_PARAMETER)?);
+        let backing = Backing::new(entries).ok_or(code::ERR_INVALID_PARAMETER)?;
+        if resource.blob.is_some_and(|size| backing.length() < size) {
+            return Err(code::ERR_INVALID_PARAMETER);
+        }
+        resource.backing = Some(backing);
         Ok(())
+    }
+
+    /// Can so many more entries of backing be kept?
+    pub(crate) fn has_room_for(&self, entries: usize) -> bool {
+        let backings = self.resources.values().filter_map(|r| r.backing.as_ref());
+        let used: usize = backings.map(Backing::entry_count).sum();
+        used + entries <= MAX_BACKING_ENTRIES
     }
 
     fn detach(&mut self, id: u32) -> Result<(), Refused> {
@@ -223,7 +275,9 @@ impl Gpu {
             .resources
             .get_mut(&id)
             .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
-        resource.backing.take().map(|_| ()).ok_or(code::ERR_UNSPEC)
+        resource.backing.take().ok_or(code::ERR_UNSPEC)?;
+        self.vsync.forget(id);
+        Ok(())
     }
 
     pub(crate) fn set_notified(&mut self, queue: u16, to: bool) {
@@ -254,6 +308,13 @@ impl Gpu {
             transfer.advance(u64::from(length));
         }
         Some(result)
+    }
+
+    /// A transfer failed: what was read of a blob's cursor is of no use.
+    pub(crate) fn give_up(&mut self, transfer: Transfer) {
+        if let Some(resource) = self.resources.get_mut(&transfer.resource) {
+            resource.drop_blob_pixels();
+        }
     }
 
     /// Bytes of a piece arrived.
@@ -309,6 +370,7 @@ impl pci::Device for Gpu {
         self.job = None;
         self.notified = [false; 2];
         self.events = 0;
+        self.vsync.reset();
         self.resources.clear();
         for scanout in &mut self.scanouts {
             scanout.reset();

@@ -1,7 +1,7 @@
 //! What a scanout shows.
 
 use crate::resource::{Rect, Resource};
-use crate::spec::format::BYTES;
+use crate::spec::format::{BYTES, Format};
 use thiserror::Error;
 
 /// A picture of a scanout.
@@ -88,6 +88,26 @@ impl Frame {
         writer.write_image_data(&rgb).map_err(fail)?;
         writer.finish().map_err(fail)?;
         Ok(file)
+    }
+
+    /// Take over bytes of a picture of this size in `format`, from its byte
+    /// `at` on.
+    pub(crate) fn put(&mut self, at: u64, bytes: &[u8], format: &Format) {
+        // Where each byte of a pixel goes; X and alpha go nowhere.
+        let mut places = [None; BYTES as usize];
+        for (to, &from) in format.bgr.iter().enumerate() {
+            if let Some(place) = places.get_mut(from) {
+                *place = Some(to);
+            }
+        }
+        for (at, byte) in (at as usize..).zip(bytes) {
+            let channel = at % BYTES as usize;
+            if let Some(Some(to)) = places.get(channel)
+                && let Some(place) = self.pixels.get_mut(at - channel + to)
+            {
+                *place = *byte;
+            }
+        }
     }
 
     /// Take over what `resource` has in `part`; `shown` is the part of the

@@ -2,6 +2,7 @@
 //! and steps. Whatever they say, the device must not panic, and must come to
 //! rest after a bounded number of steps.
 
+use crate::spec::{F_EDID, F_RESOURCE_BLOB, F_RESOURCE_UUID, command};
 use crate::{GpuConfig, Stepped, VirtioGpu};
 use iommu::testing::{Os, READ_WRITE};
 use memory::{Gpa, Iova, RequesterId};
@@ -20,8 +21,12 @@ const WINDOW: u64 = 0x1_0000;
 /// Most pixels: a transfer takes a step for each page, entry and row.
 const PIXEL_BYTES: u64 = 1 << 18;
 /// More steps than any input can ask for: at most 256 + 16 buffers, each of
-/// at most 1024 pieces in and out, and one transfer's rows, pages and entries.
-const MAX_STEPS: u64 = 272 * (2 * 1024 + 5 + 16_384 * 2 + 64);
+/// at most 1024 pieces in and out, and one transfer's rows, pages and entries;
+/// and one vsync of one scanout: rows of at most five pages, and entries.
+const MAX_STEPS: u64 = 272 * (2 * 1024 + 5 + 16_384 * 2 + 64) + 4096 * 5 + 16_384;
+
+/// The device's own features: all of them.
+const OWN_FEATURES: u64 = F_EDID | F_RESOURCE_UUID | F_RESOURCE_BLOB;
 
 /// Queue addresses, by register.
 const RINGS: [(common::Register, u64); 3] = [
@@ -104,7 +109,7 @@ fn start(os: &Os, gpu: &mut VirtioGpu) {
         );
     };
     set(common::DRIVER_FEATURE_SELECT, 0);
-    set(common::DRIVER_FEATURE, 1 << 28);
+    set(common::DRIVER_FEATURE, 1 << 28 | OWN_FEATURES);
     set(common::DRIVER_FEATURE_SELECT, 1);
     set(common::DRIVER_FEATURE, 3);
     set(common::DEVICE_STATUS, 0xb);
@@ -138,9 +143,12 @@ fn start(os: &Os, gpu: &mut VirtioGpu) {
 /// A command, and one more buffer in the ring of `queue`.
 fn offer(os: &Os, input: &mut Input<'_>, queue: u64) {
     let first = if queue == 0 { 0x100 } else { 0x300 };
-    let kind = first + u32::from(input.byte() % 9);
+    let kind = match first + u32::from(input.byte() % 16) {
+        command::GET_CAPSET_INFO => command::RESOURCE_MAP_BLOB,
+        kind => kind,
+    };
     let _ = os.memory.write_u32(Gpa(COMMAND), kind);
-    for word in 0..u64::from(input.byte() % 10) {
+    for word in 0..u64::from(input.byte() % 20) {
         let value = match input.byte() {
             small @ 0..=0x7f => u32::from(small % 40),
             0x80..=0xbf => (DATA + 0x8000) as u32,
@@ -158,7 +166,9 @@ fn offer(os: &Os, input: &mut Input<'_>, queue: u64) {
 
 fn act(os: &Os, gpu: &mut VirtioGpu, input: &mut Input<'_>) {
     let dma = os.dma(gpu.requester());
-    match input.byte() % 8 {
+    match input.byte() % 9 {
+        // Time: now and then a vsync.
+        8 => os.scenario.advance(input.number(3)),
         // Memory: a run of bytes.
         0 => {
             let at = DATA + input.number(2) % WINDOW;

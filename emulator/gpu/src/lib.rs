@@ -5,8 +5,13 @@
 //! anything of the driver's between any two of them. Backing is kept as
 //! device addresses and translated at each access; the device holds no
 //! pointer into guest memory.
+//!
+//! Pictures in blob resources are read at each vsync of virtual time, without
+//! any command ([`VirtioGpu::next_vsync`]): memory that the driver gives up
+//! while it is on a scanout is found by that.
 #![forbid(unsafe_code)]
 
+mod blob;
 mod command;
 mod cursor;
 mod device;
@@ -20,10 +25,12 @@ pub mod spec;
 mod step;
 #[cfg(test)]
 mod tests;
+mod vsync;
 
 pub use command::MAX_ENTRIES;
 pub use frame::{Frame, PngError};
 pub use resource::{MAX_SIDE, Rect};
+pub use vsync::VSYNC_PERIOD;
 
 use device::Gpu;
 use iommu::Dma;
@@ -191,12 +198,26 @@ impl VirtioGpu {
         true
     }
 
-    /// Would a step do something?
+    /// Would a step do something, whatever the time?
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let queues = [spec::CONTROL_QUEUE, spec::CURSOR_QUEUE];
-        self.function.transport().is_live()
-            && (self.gpu.job.is_some() || queues.into_iter().any(|q| self.wanted(q)))
+        self.function.transport().is_live() && (self.has_command() || self.gpu.vsync.is_busy())
+    }
+
+    /// Would a step do something at this virtual time, nanoseconds? As
+    /// [`VirtioGpu::has_work`], and true once a vsync is due.
+    #[must_use]
+    pub fn has_work_at(&self, now: u64) -> bool {
+        self.has_work() || self.next_vsync().is_some_and(|due| due <= now)
+    }
+
+    /// When the scanouts next read their pictures from blobs in guest memory,
+    /// in virtual nanoseconds; `None` while none shows one. A vsync that has
+    /// begun is [`VirtioGpu::has_work`].
+    #[must_use]
+    pub fn next_vsync(&self) -> Option<u64> {
+        let live = self.function.transport().is_live() && self.gpu.is_scanned_out();
+        live.then(|| self.gpu.vsync.next())
     }
 
     /// What the device may write before it is idle, in device addresses: the
@@ -225,7 +246,7 @@ impl VirtioGpu {
         self.advance(dma, true)
     }
 
-    /// What was last flushed to a scanout. It stays when the scanout goes off
+    /// What was last flushed to a scanout, or read at a vsync. It stays when the scanout goes off
     /// or the device is reset.
     #[must_use]
     pub fn frame(&self, scanout: u32) -> Option<&Frame> {

@@ -1,6 +1,7 @@
 //! Resources: pixels on the host, and backing in device addresses.
 
-use crate::spec::format::{BYTES, FORMATS, Format};
+use crate::spec::CURSOR_SIDE;
+use crate::spec::format::{BYTES, CURSOR_FORMAT, FORMATS, Format};
 use memory::{Iova, PAGE_SIZE};
 use std::fmt;
 
@@ -119,10 +120,13 @@ pub struct Resource {
     pub width: u32,
     pub height: u32,
     /// Rows top to bottom; empty until something is transferred, so that a
-    /// resource costs what was put into it.
+    /// resource costs what was put into it. Of a blob: the image of a cursor,
+    /// while it is read.
     pixels: Vec<u8>,
     pub backing: Option<Backing>,
     pub uuid: Option<[u8; 16]>,
+    /// Bytes of a blob. It has neither sides nor format.
+    pub blob: Option<u64>,
 }
 
 impl Resource {
@@ -135,6 +139,20 @@ impl Resource {
             pixels: Vec::new(),
             backing: None,
             uuid: None,
+            blob: None,
+        }
+    }
+
+    /// A blob in guest memory.
+    pub fn new_blob(size: u64, backing: Option<Backing>) -> Self {
+        Self {
+            format: &CURSOR_FORMAT,
+            width: 0,
+            height: 0,
+            pixels: Vec::new(),
+            backing,
+            uuid: None,
+            blob: Some(size),
         }
     }
 
@@ -151,9 +169,23 @@ impl Resource {
     /// The `length` bytes at byte `at` of the pixels, to put something there.
     pub fn slot(&mut self, at: u64, length: usize) -> Option<&mut [u8]> {
         if self.pixels.is_empty() {
-            self.pixels = vec![0; self.bytes() as usize];
+            let cursor = u64::from(CURSOR_SIDE * CURSOR_SIDE * BYTES);
+            let bytes = self.blob.map_or_else(|| self.bytes(), |_| cursor);
+            self.pixels = vec![0; bytes as usize];
         }
         self.pixels.get_mut(at as usize..)?.get_mut(..length)
+    }
+
+    /// All pixels; empty while they are black.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// The host's copy of a blob is not wanted any more.
+    pub fn drop_blob_pixels(&mut self) {
+        if self.blob.is_some() {
+            self.pixels = Vec::new();
+        }
     }
 
     /// The bytes of `width` pixels of row `y` from `x`; `None` while all are
@@ -181,9 +213,11 @@ pub struct Transfer {
     done: u64,
     /// Rows left, the current one included.
     rows: u64,
-    /// Bytes from row to row, both in the backing and in the pixels
-    /// (§5.7.6.8: the backing has the resource's stride).
+    /// Bytes from row to row in the backing. TRANSFER_TO_HOST_2D: as in the
+    /// resource (§5.7.6.8).
     stride: u64,
+    /// The same in the pixels.
+    target_stride: u64,
 }
 
 impl Transfer {
@@ -211,14 +245,36 @@ impl Transfer {
             done: 0,
             rows,
             stride,
+            target_stride: stride,
         };
-        // Whole rows lie one after the other: then pages, not rows, are the
-        // pieces.
-        if row == stride {
-            transfer.row = span;
-            transfer.rows = 1;
-        }
+        transfer.join_rows();
         Some(transfer)
+    }
+
+    /// Of a picture in a blob into a frame: `rows` of `row` bytes (neither is
+    /// 0), each `stride` after the other, from byte `source` on.
+    pub fn scan(id: u32, source: u64, stride: u64, row: u64, rows: u64) -> Self {
+        let mut transfer = Self {
+            resource: id,
+            source,
+            target: 0,
+            row,
+            done: 0,
+            rows,
+            stride,
+            target_stride: row,
+        };
+        transfer.join_rows();
+        transfer
+    }
+
+    /// Where whole rows lie one after the other, pages, not rows, are the
+    /// pieces.
+    fn join_rows(&mut self) {
+        if self.row == self.stride && self.row == self.target_stride {
+            self.row *= self.rows;
+            self.rows = 1;
+        }
     }
 
     /// The next bytes to read: byte of the backing and how many are left of
@@ -239,7 +295,7 @@ impl Transfer {
             self.done = 0;
             self.rows = self.rows.saturating_sub(1);
             self.source += self.stride;
-            self.target += self.stride;
+            self.target += self.target_stride;
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Scanouts: the displays, what each shows, and its cursor.
 
 use crate::MAX_SCANOUT_SIDE;
-use crate::cursor::{Cursor, Image};
-use crate::device::{Gpu, Refused};
+use crate::blob::Layout;
+use crate::cursor::{Cursor, CursorUpdate, IMAGE_BYTES, Image};
+use crate::device::{Done, Gpu, Refused};
 use crate::edid;
 use crate::frame::Frame;
-use crate::resource::Rect;
+use crate::resource::{Rect, Transfer};
 use crate::spec::{self, command as code};
 
 /// A display, and what is shown on it.
@@ -14,10 +15,12 @@ pub(crate) struct Scanout {
     /// Preferred size; with a side of 0 there is no display.
     size: (u32, u32),
     /// 0 is off.
-    resource: u32,
+    pub(crate) resource: u32,
     /// Which part of the resource.
-    rect: Rect,
-    /// What was last flushed. Stays when the scanout goes off, and through a
+    pub(crate) rect: Rect,
+    /// How that lies in a blob; `None` for a 2D resource.
+    pub(crate) layout: Option<Layout>,
+    /// What was last flushed, or read at a vsync. Stays when the scanout goes off, and through a
     /// reset: it is what a person looking at the display last saw.
     frame: Option<Frame>,
     cursor: Cursor,
@@ -40,13 +43,30 @@ impl Scanout {
     /// loaded from it and stays.
     pub(crate) fn forget(&mut self, resource: u32) {
         if self.resource == resource {
-            self.resource = 0;
+            self.show(0, Rect::default(), None);
         }
+    }
+
+    pub(crate) fn show(&mut self, resource: u32, rect: Rect, layout: Option<Layout>) {
+        self.resource = resource;
+        self.rect = rect;
+        self.layout = layout;
+    }
+
+    /// The frame, of the size that is shown.
+    pub(crate) fn frame_to_fill(&mut self) -> &mut Frame {
+        let (width, height) = (self.rect.width, self.rect.height);
+        let fits = |frame: &Frame| (frame.width, frame.height) == (width, height);
+        if !self.frame.as_ref().is_some_and(fits) {
+            self.frame = None;
+        }
+        self.frame
+            .get_or_insert_with(|| Frame::black(width, height))
     }
 
     /// Back to the state after power-on, but for the last frame.
     pub(crate) fn reset(&mut self) {
-        self.resource = 0;
+        self.show(0, Rect::default(), None);
         self.cursor = Cursor::default();
     }
 }
@@ -110,10 +130,10 @@ impl Gpu {
         Some(frame)
     }
 
-    pub(crate) fn set_scanout(&mut self, scanout: u32, id: u32, rect: Rect) -> Result<(), Refused> {
+    pub(crate) fn set_scanout(&mut self, number: u32, id: u32, rect: Rect) -> Result<(), Refused> {
         let scanout = self
             .scanouts
-            .get_mut(scanout as usize)
+            .get_mut(number as usize)
             .ok_or(code::ERR_INVALID_SCANOUT_ID)?;
         if id != 0 {
             let resource = self
@@ -125,8 +145,8 @@ impl Gpu {
                 return Err(code::ERR_INVALID_PARAMETER);
             }
         }
-        scanout.resource = id;
-        scanout.rect = rect;
+        scanout.show(id, rect, None);
+        self.vsync.changed(number);
         Ok(())
     }
 
@@ -135,6 +155,11 @@ impl Gpu {
             .resources
             .get(&id)
             .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
+        // A blob has no size of its own. Its scanout reads it anew at each
+        // vsync, so a flush has nothing to add.
+        if resource.blob.is_some() {
+            return Ok(Vec::new());
+        }
         if !rect.lies_in(resource.width, resource.height) {
             return Err(code::ERR_INVALID_PARAMETER);
         }
@@ -146,12 +171,8 @@ impl Gpu {
             if scanout.resource != id {
                 continue;
             }
-            let (width, height) = (scanout.rect.width, scanout.rect.height);
-            let frame = match &mut scanout.frame {
-                Some(frame) if (frame.width, frame.height) == (width, height) => frame,
-                other => other.insert(Frame::black(width, height)),
-            };
-            frame.copy(resource, scanout.rect, part);
+            let rect = scanout.rect;
+            scanout.frame_to_fill().copy(resource, rect, part);
             flushed.push(index as u32);
         }
         Ok(flushed)
@@ -159,32 +180,48 @@ impl Gpu {
 
     /// UPDATE_CURSOR and MOVE_CURSOR (§5.7.6.10). The image is loaded from
     /// the resource: what becomes of that later does not matter.
-    pub(crate) fn cursor(
-        &mut self,
-        scanout: u32,
-        at: (u32, u32),
-        image: Option<Image>,
-    ) -> Result<(), Refused> {
-        let scanout = self
-            .scanouts
-            .get_mut(scanout as usize)
-            .ok_or(code::ERR_INVALID_SCANOUT_ID)?;
-        if let Some(image) = image {
-            match image.resource {
-                0 => scanout.cursor.hide(),
-                id => {
-                    let resource = self
-                        .resources
-                        .get(&id)
-                        .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
-                    if (resource.width, resource.height) != (spec::CURSOR_SIDE, spec::CURSOR_SIDE) {
-                        return Err(code::ERR_INVALID_PARAMETER);
-                    }
-                    scanout.cursor.load(resource, image.hot);
+    pub(crate) fn cursor(&mut self, update: CursorUpdate) -> Result<Done, Refused> {
+        if self.scanouts.get(update.scanout as usize).is_none() {
+            return Err(code::ERR_INVALID_SCANOUT_ID);
+        }
+        if let Some(Image { resource: id, .. }) = update.image.filter(|i| i.resource != 0) {
+            let resource = self
+                .resources
+                .get(&id)
+                .ok_or(code::ERR_INVALID_RESOURCE_ID)?;
+            if let Some(size) = resource.blob {
+                let bytes = IMAGE_BYTES as u64;
+                if size < bytes {
+                    return Err(code::ERR_INVALID_PARAMETER);
                 }
+                if resource.backing.is_none() {
+                    return Err(code::ERR_UNSPEC);
+                }
+                let transfer = Transfer::scan(id, 0, bytes, bytes, 1);
+                return Ok(Done::Transfer(transfer, Some(update)));
+            }
+            if (resource.width, resource.height) != (spec::CURSOR_SIDE, spec::CURSOR_SIDE) {
+                return Err(code::ERR_INVALID_PARAMETER);
             }
         }
-        scanout.cursor.place(at);
-        Ok(())
+        self.update_cursor(update);
+        Ok(Done::Response(code::OK_NODATA))
+    }
+
+    /// The image, if there is one, is on the host.
+    pub(crate) fn update_cursor(&mut self, update: CursorUpdate) {
+        let Some(scanout) = self.scanouts.get_mut(update.scanout as usize) else {
+            return;
+        };
+        if let Some(image) = update.image {
+            match self.resources.get_mut(&image.resource) {
+                Some(resource) => {
+                    scanout.cursor.load(resource, image.hot);
+                    resource.drop_blob_pixels();
+                }
+                None => scanout.cursor.hide(),
+            }
+        }
+        scanout.cursor.place(update.at);
     }
 }

@@ -6,6 +6,7 @@
 //! later passes (PCI Express 2.4.1).
 
 use crate::command::{self, Command, Header, MAX_COMMAND, Need};
+use crate::cursor::CursorUpdate;
 use crate::device::Done;
 use crate::resource::Transfer;
 use crate::spec::{self, command as code};
@@ -33,8 +34,8 @@ pub(crate) struct Job {
 enum Stage {
     /// Reading the command; what was read so far.
     Fetch(Vec<u8>),
-    /// Reading backing.
-    Transfer(Transfer),
+    /// Reading backing, perhaps the image of a cursor.
+    Transfer(Transfer, Option<CursorUpdate>),
     /// Writing the response.
     Respond {
         bytes: Vec<u8>,
@@ -76,10 +77,37 @@ impl Job {
 }
 
 impl VirtioGpu {
+    /// One step: of a command, or of reading what is shown in blobs. They take
+    /// turns, and while one has an access in flight the other rests: so no
+    /// command that takes memory away is answered while that memory is read.
     pub(crate) fn advance(&mut self, dma: Dma<'_>, force: bool) -> Stepped {
         if !self.function.transport().is_live() {
             return Stepped::Idle;
         }
+        let in_flight = |job: &Job| job.flight.is_some();
+        let command = self.gpu.job.as_ref().is_some_and(in_flight);
+        let turn = self.gpu.vsync.turn;
+        let vsync = if command || self.gpu.vsync.in_flight() {
+            !command
+        } else {
+            let now = dma.env().scenario.now();
+            self.has_vsync_work(now) && (turn || !self.has_command())
+        };
+        self.gpu.vsync.turn = !vsync;
+        if vsync {
+            self.advance_vsync(dma, force)
+        } else {
+            self.advance_command(dma, force)
+        }
+    }
+
+    /// Is there a command under way, or to be taken?
+    pub(crate) fn has_command(&self) -> bool {
+        let mut queues = [spec::CONTROL_QUEUE, spec::CURSOR_QUEUE].into_iter();
+        self.gpu.job.is_some() || queues.any(|q| self.wanted(q))
+    }
+
+    fn advance_command(&mut self, dma: Dma<'_>, force: bool) -> Stepped {
         // Taken out, and put back unless the command is over: no failure on
         // the way can leave half of it behind.
         let Some(mut job) = self.gpu.job.take() else {
@@ -138,12 +166,12 @@ impl VirtioGpu {
             }
             return Some(Stepped::Progress);
         }
-        if let Stage::Transfer(transfer) = &mut job.stage
+        if let Stage::Transfer(transfer, _) = &mut job.stage
             && !dma.env().scenario.parts_accesses(false)
         {
             match self.gpu.transfer_read(dma, transfer) {
                 Some(Ok(())) if transfer.next().is_some() => {}
-                Some(Ok(())) => self.respond(dma, job, code::OK_NODATA),
+                Some(Ok(())) => self.transferred(dma, job),
                 Some(Err(_)) => self.refused(dma, job),
                 None => return self.housekeep(dma, job),
             }
@@ -176,7 +204,7 @@ impl VirtioGpu {
                 let room = (MAX_COMMAND - read.len().min(MAX_COMMAND)) as u32;
                 (room != 0).then(|| Access::Read(iova, length.min(room)))
             }
-            Stage::Transfer(transfer) => {
+            Stage::Transfer(transfer, _) => {
                 let (iova, length) = self.gpu.transfer_piece(transfer)?;
                 Some(Access::Read(iova, length))
             }
@@ -197,10 +225,10 @@ impl VirtioGpu {
                 read.extend_from_slice(bytes);
                 self.fetched(dma, job);
             }
-            Stage::Transfer(transfer) => {
+            Stage::Transfer(transfer, _) => {
                 self.gpu.transfer_put(transfer, bytes);
                 if transfer.next().is_none() {
-                    self.respond(dma, job, code::OK_NODATA);
+                    self.transferred(dma, job);
                 }
             }
             Stage::Respond { written, .. } => {
@@ -220,10 +248,13 @@ impl VirtioGpu {
                 self.name_command(dma, job, "");
                 self.respond(dma, job, code::ERR_UNSPEC);
             }
-            Stage::Transfer(_) => self.respond(dma, job, code::ERR_UNSPEC),
+            Stage::Transfer(transfer, _) => {
+                self.gpu.give_up(*transfer);
+                self.respond(dma, job, code::ERR_UNSPEC);
+            }
             Stage::Respond { code, written, .. } => {
                 let (code, written) = (*code, *written);
-                self.told(dma, job, code);
+                self.told(dma, job.context, code);
                 job.stage = Stage::Used(written);
             }
             Stage::Used(_) | Stage::Ask | Stage::Interrupt => {}
@@ -262,10 +293,13 @@ impl VirtioGpu {
             _ => command.detail(),
         };
         self.name_command(dma, job, &detail);
-        match self.gpu.execute(job.queue, &command) {
+        match self
+            .gpu
+            .execute(job.queue, &command, dma.env().scenario.now())
+        {
             Done::Response(code) => self.respond(dma, job, code),
             Done::Answer(code, body) => self.respond_with(dma, job, code, &body),
-            Done::Transfer(transfer) => job.stage = Stage::Transfer(transfer),
+            Done::Transfer(transfer, cursor) => job.stage = Stage::Transfer(transfer, cursor),
             Done::Flushed(scanouts) => {
                 for scanout in scanouts {
                     self.tell_flush(dma, scanout);
@@ -273,6 +307,14 @@ impl VirtioGpu {
                 self.respond(dma, job, code::OK_NODATA);
             }
         }
+    }
+
+    /// All of the backing was read.
+    fn transferred(&mut self, dma: Dma<'_>, job: &mut Job) {
+        if let Stage::Transfer(_, Some(cursor)) = job.stage {
+            self.gpu.update_cursor(cursor);
+        }
+        self.respond(dma, job, code::OK_NODATA);
     }
 
     /// Make the response; the next steps write it.
@@ -309,7 +351,7 @@ impl VirtioGpu {
             return;
         };
         if self.next_access(job).is_none() {
-            self.told(dma, job, code);
+            self.told(dma, job.context, code);
             job.stage = Stage::Used(written);
         }
     }
@@ -333,7 +375,7 @@ impl VirtioGpu {
             // A buffer with nothing to read: there is no command in it.
             Stage::Fetch(_) => self.fetched(dma, job),
             // Backing has a piece for each byte that was checked to be in it.
-            Stage::Transfer(_) => self.respond(dma, job, code::ERR_UNSPEC),
+            Stage::Transfer(..) => self.respond(dma, job, code::ERR_UNSPEC),
             Stage::Respond { .. } => self.responded(dma, job),
         }
         Some(Stepped::Progress)
@@ -350,17 +392,17 @@ impl VirtioGpu {
         });
     }
 
-    fn told(&self, dma: Dma<'_>, job: &Job, code: u32) {
+    pub(crate) fn told(&self, dma: Dma<'_>, context: ContextId, code: u32) {
         let journal = dma.env().scenario.journal();
         let name = journal.name(command::response_name(code));
         journal.emit(Event::Response {
-            context: job.context,
+            context,
             code,
             name,
         });
     }
 
-    fn tell_flush(&self, dma: Dma<'_>, scanout: u32) {
+    pub(crate) fn tell_flush(&self, dma: Dma<'_>, scanout: u32) {
         if let Some(frame) = self.gpu.frame(scanout) {
             dma.env().scenario.journal().emit(Event::Flush {
                 scanout,

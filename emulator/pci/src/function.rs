@@ -7,7 +7,7 @@ use crate::msix::{Message, Msix, read_bytes};
 use crate::spec::{config, msix, virtio};
 use crate::transport::{Chain, Effect, RingError, Transport};
 use iommu::Dma;
-use journal::event::Event;
+use journal::event::{ContextId, Event};
 use memory::{Gpa, RequesterId};
 
 /// Where things are in the BARs: each structure of the transport in a page
@@ -38,6 +38,9 @@ pub mod layout {
     /// Bytes of each structure of the transport.
     pub const PAGE: u64 = 0x1000;
 }
+
+/// The queue of a context that no buffer brought ([`Function::mint`]).
+pub const NO_QUEUE: u16 = u16::MAX;
 
 /// What to make a function of.
 #[derive(Clone, Debug)]
@@ -266,6 +269,21 @@ impl Function {
         self.config.set_interrupt_status(false);
         device.reset(dma);
         self.tell_state(dma, "RESET");
+    }
+
+    /// Mint a context for what the device does of its own accord, told as of
+    /// [`NO_QUEUE`]: `number` counts such works, `part` says which of several
+    /// it is.
+    pub fn mint(&mut self, dma: Dma<'_>, number: u16, part: u16) -> ContextId {
+        let context = self.transport.mint_own();
+        dma.env().scenario.journal().emit(Event::Context {
+            context,
+            device: self.requester,
+            queue: NO_QUEUE,
+            position: number,
+            head: part,
+        });
+        context
     }
 
     /// Take the next available buffer of `queue` (a ring operation).

@@ -17,10 +17,20 @@ pub const TRANSFER_TO_HOST_2D: u32 = 0x0105;
 pub const RESOURCE_ATTACH_BACKING: u32 = 0x0106;
 /// VIRTIO_GPU_CMD_RESOURCE_DETACH_BACKING.
 pub const RESOURCE_DETACH_BACKING: u32 = 0x0107;
+/// VIRTIO_GPU_CMD_GET_CAPSET_INFO: of 3D, not done.
+pub const GET_CAPSET_INFO: u32 = 0x0108;
 /// VIRTIO_GPU_CMD_GET_EDID.
 pub const GET_EDID: u32 = 0x010a;
 /// VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID.
 pub const RESOURCE_ASSIGN_UUID: u32 = 0x010b;
+/// VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB.
+pub const RESOURCE_CREATE_BLOB: u32 = 0x010c;
+/// VIRTIO_GPU_CMD_SET_SCANOUT_BLOB.
+pub const SET_SCANOUT_BLOB: u32 = 0x010d;
+/// VIRTIO_GPU_CMD_RESOURCE_MAP_BLOB.
+pub const RESOURCE_MAP_BLOB: u32 = 0x0208;
+/// VIRTIO_GPU_CMD_RESOURCE_UNMAP_BLOB.
+pub const RESOURCE_UNMAP_BLOB: u32 = 0x0209;
 /// VIRTIO_GPU_CMD_UPDATE_CURSOR (§5.7.6.10).
 pub const UPDATE_CURSOR: u32 = 0x0300;
 /// VIRTIO_GPU_CMD_MOVE_CURSOR.
@@ -46,7 +56,7 @@ pub const ERR_INVALID_RESOURCE_ID: u32 = 0x1203;
 pub const ERR_INVALID_PARAMETER: u32 = 0x1205;
 
 /// Names of the control types, without the VIRTIO_GPU_CMD_ before them; those
-/// that belong to features that are not offered (blobs, 3D) too,
+/// that belong to a feature that is not offered (3D) too,
 /// so that a journal can say what was asked.
 pub const NAMES: &[(u32, &str)] = &[
     (GET_DISPLAY_INFO, "GET_DISPLAY_INFO"),
@@ -57,12 +67,12 @@ pub const NAMES: &[(u32, &str)] = &[
     (TRANSFER_TO_HOST_2D, "TRANSFER_TO_HOST_2D"),
     (RESOURCE_ATTACH_BACKING, "RESOURCE_ATTACH_BACKING"),
     (RESOURCE_DETACH_BACKING, "RESOURCE_DETACH_BACKING"),
-    (0x0108, "GET_CAPSET_INFO"),
+    (GET_CAPSET_INFO, "GET_CAPSET_INFO"),
     (0x0109, "GET_CAPSET"),
     (GET_EDID, "GET_EDID"),
     (RESOURCE_ASSIGN_UUID, "RESOURCE_ASSIGN_UUID"),
-    (0x010c, "RESOURCE_CREATE_BLOB"),
-    (0x010d, "SET_SCANOUT_BLOB"),
+    (RESOURCE_CREATE_BLOB, "RESOURCE_CREATE_BLOB"),
+    (SET_SCANOUT_BLOB, "SET_SCANOUT_BLOB"),
     (0x0200, "CTX_CREATE"),
     (0x0201, "CTX_DESTROY"),
     (0x0202, "CTX_ATTACH_RESOURCE"),
@@ -71,8 +81,8 @@ pub const NAMES: &[(u32, &str)] = &[
     (0x0205, "TRANSFER_TO_HOST_3D"),
     (0x0206, "TRANSFER_FROM_HOST_3D"),
     (0x0207, "SUBMIT_3D"),
-    (0x0208, "RESOURCE_MAP_BLOB"),
-    (0x0209, "RESOURCE_UNMAP_BLOB"),
+    (RESOURCE_MAP_BLOB, "RESOURCE_MAP_BLOB"),
+    (RESOURCE_UNMAP_BLOB, "RESOURCE_UNMAP_BLOB"),
     (UPDATE_CURSOR, "UPDATE_CURSOR"),
     (MOVE_CURSOR, "MOVE_CURSOR"),
 ];
@@ -81,6 +91,10 @@ pub const NAMES: &[(u32, &str)] = &[
 pub const FEATURES: &[(u32, u64)] = &[
     (GET_EDID, super::F_EDID),
     (RESOURCE_ASSIGN_UUID, super::F_RESOURCE_UUID),
+    (RESOURCE_CREATE_BLOB, super::F_RESOURCE_BLOB),
+    (SET_SCANOUT_BLOB, super::F_RESOURCE_BLOB),
+    (RESOURCE_MAP_BLOB, super::F_RESOURCE_BLOB),
+    (RESOURCE_UNMAP_BLOB, super::F_RESOURCE_BLOB),
 ];
 
 /// Names of the responses, without the VIRTIO_GPU_RESP_ before them.
@@ -122,9 +136,10 @@ pub const CREATE_WIDTH: usize = 32;
 /// Create: height, u32.
 pub const CREATE_HEIGHT: usize = 36;
 
-/// struct virtio_gpu_resource_unref, _detach_backing and _assign_uuid: bytes.
+/// struct virtio_gpu_resource_unref, _detach_backing, _assign_uuid and
+/// _unmap_blob: bytes.
 pub const RESOURCE_SIZE: usize = 32;
-/// Unref, detach and assign UUID: resource id, u32.
+/// The same, and map blob: resource id, u32.
 pub const RESOURCE_ID: usize = 24;
 
 /// A struct virtio_gpu_rect after the header: x, y, width, height, u32 each.
@@ -181,6 +196,35 @@ pub const GET_EDID_SCANOUT: usize = 24;
 /// struct virtio_gpu_resp_edid: room for the EDID after header, size u32 and
 /// padding u32.
 pub const EDID_ROOM: usize = 1024;
+
+/// struct virtio_gpu_resource_create_blob: bytes before the entries; the
+/// resource id is at [`RESOURCE_ID`].
+pub const BLOB_SIZE: usize = 56;
+/// Create blob: where its memory is, u32.
+pub const BLOB_MEM: usize = 28;
+/// Create blob: flags, u32.
+pub const BLOB_FLAGS: usize = 32;
+/// Create blob: number of entries, u32.
+pub const BLOB_ENTRIES: usize = 36;
+/// Create blob: bytes of the blob, u64 (before it blob_id, of 3D contexts).
+pub const BLOB_BYTES: usize = 48;
+
+/// struct virtio_gpu_set_scanout_blob: bytes; the rectangle, scanout id and
+/// resource id are where [`SCANOUT_SIZE`]'s are.
+pub const SCANOUT_BLOB_SIZE: usize = 96;
+/// Set scanout blob: width, u32.
+pub const SCANOUT_BLOB_WIDTH: usize = 48;
+/// Set scanout blob: height, u32.
+pub const SCANOUT_BLOB_HEIGHT: usize = 52;
+/// Set scanout blob: format, u32.
+pub const SCANOUT_BLOB_FORMAT: usize = 56;
+/// Set scanout blob: bytes a row, u32; the first of four planes.
+pub const SCANOUT_BLOB_STRIDE: usize = 64;
+/// Set scanout blob: where the first pixel is, u32; the first of four planes.
+pub const SCANOUT_BLOB_OFFSET: usize = 80;
+
+/// struct virtio_gpu_resource_map_blob: bytes.
+pub const MAP_BLOB_SIZE: usize = 40;
 
 /// struct virtio_gpu_display_one: bytes: rectangle, enabled, flags.
 pub const DISPLAY_SIZE: usize = 24;

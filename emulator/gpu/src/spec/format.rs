@@ -29,6 +29,9 @@ pub const FORMATS: &[Format] = &[
     row(134, "R8G8B8X8", [2, 1, 0], None),
 ];
 
+/// The format of a cursor in a blob, which says none.
+pub const CURSOR_FORMAT: Format = row(1, "B8G8R8A8", [0, 1, 2], Some(3));
+
 const fn row(number: u32, name: &'static str, bgr: [usize; 3], alpha: Option<usize>) -> Format {
     Format {
         number,

@@ -16,6 +16,8 @@ pub const MAX_SCANOUTS: usize = 16;
 pub const F_EDID: u64 = 1 << 1;
 /// Feature: RESOURCE_ASSIGN_UUID.
 pub const F_RESOURCE_UUID: u64 = 1 << 2;
+/// Feature: blob resources.
+pub const F_RESOURCE_BLOB: u64 = 1 << 3;
 
 /// Device configuration (§5.7.4): pending events, u32, read-only.
 pub const CONFIG_EVENTS_READ: u64 = 0;
@@ -29,6 +31,11 @@ pub const CONFIG_NUM_CAPSETS: u64 = 12;
 pub const CONFIG_SIZE: u32 = 16;
 /// Pending event: the displays changed (§5.7.4.2).
 pub const EVENT_DISPLAY: u32 = 1;
+
+/// VIRTIO_GPU_BLOB_MEM_GUEST: a blob in guest memory (§5.7.6.8).
+pub const BLOB_MEM_GUEST: u32 = 1;
+/// VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE, _SHAREABLE and _CROSS_DEVICE.
+pub const BLOB_FLAGS: u32 = 7;
 
 /// Pixels a side of a cursor image (§5.7.6.10).
 pub const CURSOR_SIDE: u32 = 64;

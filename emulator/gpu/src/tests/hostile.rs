@@ -1,7 +1,7 @@
 //! Rings and commands that nobody sane writes.
 
 use super::{BACKING, COMMAND, Guest, RINGS, words};
-use crate::spec::command as code;
+use crate::spec::{F_EDID, F_RESOURCE_BLOB, F_RESOURCE_UUID, command as code};
 use crate::{GpuConfig, fuzzing};
 use pci::spec::virtio::DESC_NEXT;
 use proptest::prelude::*;
@@ -27,6 +27,8 @@ fn number() -> impl Strategy<Value = u32> {
 fn kind() -> impl Strategy<Value = u32> {
     prop_oneof![
         8 => code::GET_DISPLAY_INFO..=code::RESOURCE_DETACH_BACKING,
+        4 => code::GET_EDID..=code::SET_SCANOUT_BLOB,
+        1 => code::RESOURCE_MAP_BLOB..=code::RESOURCE_UNMAP_BLOB,
         1 => code::UPDATE_CURSOR..=code::MOVE_CURSOR,
         1 => any::<u32>(),
     ]
@@ -64,12 +66,14 @@ proptest! {
     #[test]
     fn any_commands_are_answered(
         commands in prop::collection::vec(
-            (kind(), prop::collection::vec(number(), 0..14)),
+            (kind(), prop::collection::vec(number(), 0..20)),
             1..12,
         ),
     ) {
         let mut guest = small(Part::None);
+        guest.restart(F_EDID | F_RESOURCE_UUID | F_RESOURCE_BLOB);
         for (kind, rest) in &commands {
+            guest.os.scenario.advance(crate::VSYNC_PERIOD);
             let code = guest.ask(&words(*kind, rest));
             prop_assert!((0x1100..=0x1205).contains(&code));
         }
@@ -109,7 +113,12 @@ fn a_full_ring_of_long_chains_is_worked_off() {
 #[test]
 fn the_fuzzer_reaches_commands() {
     // Flags; then: offer on queue 0 a GET_DISPLAY_INFO without words.
-    for (flags, name) in [(0, "plain"), (1, "parted"), (2, "translated"), (3, "both")] {
+    for (flags, name) in [
+        (0u8, "plain"),
+        (1, "parted"),
+        (2, "translated"),
+        (3, "both"),
+    ] {
         let steps = fuzzing::fuzz(&[flags, 1, 0, 0, 0]);
 
         assert!(steps > 6, "{name}: {steps}");

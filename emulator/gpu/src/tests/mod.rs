@@ -1,6 +1,7 @@
 //! A driver that writes rings into guest memory, and a GPU that it steps.
 #![allow(clippy::unwrap_used)]
 
+mod blobs;
 mod commands;
 mod cursor;
 mod displays;
@@ -8,6 +9,7 @@ mod errors;
 mod faults;
 mod hostile;
 mod state;
+mod vsync;
 
 use crate::spec::command as code;
 use crate::{GpuConfig, Stepped, VirtioGpu};
@@ -305,4 +307,30 @@ pub(crate) fn flush(id: u32, (x, y, w, h): Xywh) -> Vec<u8> {
 pub(crate) fn transfer(id: u32, (x, y, w, h): Xywh, offset: u32) -> Vec<u8> {
     let rest = [x, y, w, h, offset, 0, id, 0];
     words(code::TRANSFER_TO_HOST_2D, &rest)
+}
+
+/// A guest blob of whole pages from [`BACKING`] on.
+pub(crate) fn create_blob(id: u32, size: u32) -> Vec<u8> {
+    let at = BACKING as u32;
+    let entry = [at, 0, size, 0];
+    blob(id, (1, 1), size.into(), &entry)
+}
+
+pub(crate) fn blob(id: u32, (mem, flags): (u32, u32), size: u64, entries: &[u32]) -> Vec<u8> {
+    let count = entries.len() as u32 / 4;
+    let (low, high) = (size as u32, (size >> 32) as u32);
+    let mut rest = vec![id, mem, flags, count, 0, 0, low, high];
+    rest.extend(entries);
+    words(code::RESOURCE_CREATE_BLOB, &rest)
+}
+
+/// Scanout, resource, rectangle; width, height, format, stride, offset.
+pub(crate) fn set_scanout_blob(
+    (scanout, id): (u32, u32),
+    (x, y, w, h): Xywh,
+    (width, height, format, stride, offset): (u32, u32, u32, u32, u32),
+) -> Vec<u8> {
+    let mut rest = vec![x, y, w, h, scanout, id, width, height, format, 0];
+    rest.extend([stride, 0, 0, 0, offset, 0, 0, 0]);
+    words(code::SET_SCANOUT_BLOB, &rest)
 }

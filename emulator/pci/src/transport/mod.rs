@@ -133,6 +133,13 @@ impl Transport {
         ContextId(self.contexts.wrapping_add(1).max(1))
     }
 
+    /// A context of the device's own, which no buffer brought.
+    pub(crate) fn mint_own(&mut self) -> ContextId {
+        let context = self.next_context();
+        self.mint(context);
+        context
+    }
+
     fn mint(&mut self, context: ContextId) {
         self.contexts = context.0;
     }
