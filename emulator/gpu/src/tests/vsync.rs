@@ -160,6 +160,7 @@ fn the_first_vsync_comes_after_the_scanout_is_set() {
     guest.ask(&set_scanout_blob((0, 7), WHOLE, PICTURE));
 
     assert_eq!(guest.gpu.next_vsync(), Some(6 * VSYNC_PERIOD));
+    assert!(guest.gpu.frame(0).is_none());
 }
 
 #[test]
@@ -243,6 +244,7 @@ fn backing_that_comes_later_is_read_then() {
     guest.ask(&attach(7, &[(BACKING, BYTES)]));
 
     assert_eq!(guest.gpu.next_vsync(), Some(4 * VSYNC_PERIOD));
+    assert!(guest.gpu.frame(0).is_none());
     vsync(&mut guest);
     assert!(shows(&guest, 1));
 }

@@ -1,6 +1,6 @@
 use super::{AVAIL, Bench, DESC, DEVICE, USED};
 use crate::spec::virtio::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, STATUS_NEEDS_RESET};
-use crate::{Chain, RingError, Segment};
+use crate::{Chain, NO_QUEUE, RingError, Segment};
 use journal::event::{ContextId, Event};
 use memory::{Gpa, Iova};
 
@@ -44,6 +44,27 @@ fn an_indirect_table_is_followed() {
 
     assert_eq!(chain.readable, [segment(0x5000, 24)]);
     assert_eq!(chain.writable, [segment(0x7000, 32)]);
+}
+
+#[test]
+fn a_context_of_the_devices_own_is_told_and_no_buffer_gets_it() {
+    let mut bench = Bench::live();
+    bench.descriptor(DESC, 0, (0x5000, 24, 0, 0));
+    let dma = bench.os.dma(DEVICE);
+
+    let own = bench.function.mint(dma, 7, 3);
+
+    assert!(bench.events().contains(&Event::Context {
+        context: own,
+        device: DEVICE,
+        queue: NO_QUEUE,
+        position: 7,
+        head: 3,
+    }));
+    bench.offer(&[0]);
+    let chain = pop(&mut bench).unwrap().unwrap();
+    assert_ne!(chain.context, own);
+    assert_ne!(own, ContextId(0));
 }
 
 #[test]
