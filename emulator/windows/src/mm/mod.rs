@@ -234,10 +234,17 @@ impl State {
     }
 }
 
-/// Tell that `id` is back with Windows, poison its frames and hold them back.
-fn retire(state: &mut State, platform: &mut dyn Platform, id: AllocationId, runs: &[PageRun]) {
+/// Tell that `id` is back with Windows, fill its frames with `word` and hold
+/// them back.
+fn retire(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    id: AllocationId,
+    runs: &[PageRun],
+    word: u64,
+) {
     for frame in each_frame(runs) {
-        fill(platform.memory(), frame, POISON);
+        fill(platform.memory(), frame, word);
         // A lock does not outlive the page: its next owner knows nothing of
         // it, and a late unlock shall find none.
         state.locks.remove(&frame);

@@ -4,7 +4,7 @@
 use super::frames::{Taken, Window, count_frames, each_frame};
 use super::space::{self, Region};
 use super::spec::{allocate, mdl as layout};
-use super::{AllocFailure, State, mdl, pool, retire, tell_recycled, zero};
+use super::{AllocFailure, POISON, State, mdl, pool, retire, tell_recycled, zero};
 use crate::call::Stop;
 use crate::platform::{Platform, Protection};
 use crate::rules::mm as rule;
@@ -196,11 +196,21 @@ impl State {
     /// released first (as since Windows 7). The MDL structure stays; see
     /// [`State::free_mdl_structure`].
     pub fn release_pages(&mut self, platform: &mut dyn Platform, id: AllocationId) {
+        self.release_pages_as(platform, id, POISON);
+    }
+
+    /// [`State::release_pages`], filled with `word` instead of the poison.
+    pub(super) fn release_pages_as(
+        &mut self,
+        platform: &mut dyn Platform,
+        id: AllocationId,
+        word: u64,
+    ) {
         let Some(record) = self.records.remove(&id) else {
             return;
         };
         mdl::drop_mapping(self, platform, record.address);
-        retire(self, platform, id, &record.pages);
+        retire(self, platform, id, &record.pages, word);
     }
 
     /// Unmap contiguous memory and give it back, as [`State::release_pages`].
@@ -209,7 +219,7 @@ impl State {
             return;
         };
         space::unmap(self, platform, record.address);
-        retire(self, platform, id, &record.pages);
+        retire(self, platform, id, &record.pages, POISON);
     }
 
     /// Free an MDL structure that Windows itself allocated for the driver. If
@@ -234,12 +244,15 @@ fn check(request: &PageRequest) -> Result<(), AllocFailure> {
         });
     }
     let chunks = request.flags & allocate::REQUIRE_CONTIGUOUS_CHUNKS != 0;
-    let large = request.flags & (allocate::FAST_LARGE_PAGES | allocate::AND_HOT_REMOVE);
-    if large != 0 {
+    let absent = [
+        (allocate::FAST_LARGE_PAGES, &rule::PAGES_LARGE),
+        (allocate::AND_HOT_REMOVE, &rule::PAGES_HOT_REMOVE),
+    ];
+    if let Some((_, rule)) = absent.iter().find(|(flag, _)| request.flags & flag != 0) {
         return Err(AllocFailure::BadArgument {
             argument: "Flags",
             value: u64::from(request.flags),
-            rule: &rule::PAGES_FLAGS,
+            rule,
         });
     }
     let in_chunks = request.skip.is_power_of_two() && request.bytes.is_multiple_of(request.skip);

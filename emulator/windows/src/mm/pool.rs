@@ -10,7 +10,7 @@
 use super::frames::count_frames;
 use super::space::{self, Region};
 use super::spec::{SYSTEM_RANGE_START, pool as layout};
-use super::{AllocFailure, State, Window, retire, tell_recycled, zero};
+use super::{AllocFailure, POISON, State, Window, retire, tell_recycled, zero};
 use crate::call::Stop;
 use crate::platform::{Platform, Protection};
 use crate::rules::pool as rule;
@@ -215,7 +215,7 @@ pub fn free(
     }
     if let Some(block) = state.pool.blocks.remove(&address) {
         space::unmap(state, platform, address.page_base());
-        retire(state, platform, block.id, &block.pages);
+        retire(state, platform, block.id, &block.pages, POISON);
         let freed = FreedBlock {
             id: block.id,
             size: block.size,

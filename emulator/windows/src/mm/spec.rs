@@ -47,6 +47,8 @@ pub mod mdl {
 pub mod allocate {
     /// MM_DONT_ZERO_ALLOCATION.
     pub const DONT_ZERO: u32 = 0x001;
+    /// MM_ALLOCATE_FROM_LOCAL_NODE_ONLY.
+    pub const FROM_LOCAL_NODE_ONLY: u32 = 0x002;
     /// MM_ALLOCATE_FULLY_REQUIRED.
     pub const FULLY_REQUIRED: u32 = 0x004;
     /// MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS.
@@ -55,6 +57,10 @@ pub mod allocate {
     pub const FAST_LARGE_PAGES: u32 = 0x040;
     /// MM_ALLOCATE_AND_HOT_REMOVE.
     pub const AND_HOT_REMOVE: u32 = 0x100;
+    /// MM_ANY_NODE_OK, in the place of a node.
+    pub const ANY_NODE: u32 = 0x8000_0000;
+    /// MM_FREE_MDL_PAGES_ZERO, of `MmFreePagesFromMdlEx`.
+    pub const FREE_ZERO: u32 = 0x1;
 }
 
 /// Flags of `ExAllocatePool2`.
@@ -87,6 +93,22 @@ pub mod pool {
     pub const CACHE_ALIGNMENT: u64 = 64;
     /// PROTECTED_POOL: a bit of the tag that is not part of its name.
     pub const PROTECTED: u32 = 0x8000_0000;
+}
+
+/// Protections of `MmProtectMdlSystemAddress`.
+pub mod page {
+    /// PAGE_NOACCESS.
+    pub const NO_ACCESS: u32 = 0x01;
+    /// PAGE_READONLY.
+    pub const READ_ONLY: u32 = 0x02;
+    /// PAGE_READWRITE.
+    pub const READ_WRITE: u32 = 0x04;
+    /// PAGE_EXECUTE.
+    pub const EXECUTE: u32 = 0x10;
+    /// PAGE_EXECUTE_READ.
+    pub const EXECUTE_READ: u32 = 0x20;
+    /// PAGE_EXECUTE_READWRITE.
+    pub const EXECUTE_READ_WRITE: u32 = 0x40;
 }
 
 /// MdlMappingNoWrite: a bit of the priority of a mapping.

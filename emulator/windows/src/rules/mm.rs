@@ -4,6 +4,7 @@ use super::Irql::AtMost;
 use super::Parameter::{Irql, Is, Of};
 use super::{Rule, rules};
 use crate::mm::spec::{APC_LEVEL, DISPATCH_LEVEL};
+use crate::status;
 
 const VERIFIER: &str = "bug check 0xC4, table of violations";
 const MEMORY: &str = "bug check 0x1A, 0x1236: the MDL contains an unlocked or invalid page; \
@@ -11,21 +12,40 @@ const MEMORY: &str = "bug check 0x1A, 0x1236: the MDL contains an unlocked or in
 const PTE: &str = "bug check 0xDA; its parameters after the first are ours";
 const NULL: &str = "the routine's page, return value";
 
-const ALLOCATES: &[&str] = &["MmAllocatePagesForMdl", "MmAllocatePagesForMdlEx"];
-const FREES: &[&str] = &["MmFreePagesFromMdl"];
-const MAPS: &[&str] = &["MmMapLockedPagesSpecifyCache"];
+const ALLOCATES_EX: &[&str] = &[
+    "MmAllocatePagesForMdlEx",
+    "MmAllocateNodePagesForMdlEx",
+    "MmAllocatePartitionNodePagesForMdlEx",
+];
+const ALLOCATES: &[&str] = &[
+    "MmAllocatePagesForMdl",
+    "MmAllocatePagesForMdlEx",
+    "MmAllocateNodePagesForMdlEx",
+    "MmAllocatePartitionNodePagesForMdlEx",
+];
+const FREES: &[&str] = &["MmFreePagesFromMdl", "MmFreePagesFromMdlEx"];
+const MAPS: &[&str] = &["MmMapLockedPagesSpecifyCache", "MmMapLockedPages"];
+const NEW_MAP: &[&str] = &["MmMapLockedPagesSpecifyCache"];
 const UNMAPS: &[&str] = &["MmUnmapLockedPages"];
 const LOCKS: &[&str] = &["MmProbeAndLockPages"];
 const UNLOCKS: &[&str] = &["MmUnlockPages"];
 const CONTIGUOUS: &[&str] = &[
     "MmAllocateContiguousMemory",
     "MmAllocateContiguousMemorySpecifyCache",
+    "MmAllocateContiguousMemorySpecifyCacheNode",
 ];
-const FREES_CONTIGUOUS: &[&str] = &["MmFreeContiguousMemory"];
+const FREES_CONTIGUOUS: &[&str] = &[
+    "MmFreeContiguousMemory",
+    "MmFreeContiguousMemorySpecifyCache",
+];
 const READS_MDL: &[&str] = &[
     "MmFreePagesFromMdl",
+    "MmFreePagesFromMdlEx",
     "MmMapLockedPagesSpecifyCache",
+    "MmMapLockedPages",
     "MmUnmapLockedPages",
+    "IoBuildPartialMdl",
+    "MmProtectMdlSystemAddress",
     "MmBuildMdlForNonPagedPool",
     "MmProbeAndLockPages",
     "MmUnlockPages",
@@ -33,21 +53,42 @@ const READS_MDL: &[&str] = &[
 
 rules! {
     PAGES_IRQL "pages-irql" = Rule::at(
-        &["MmAllocatePagesForMdl", "MmAllocatePagesForMdlEx", "MmFreePagesFromMdl"],
+        &[
+            "MmAllocatePagesForMdl",
+            "MmAllocatePagesForMdlEx",
+            "MmAllocateNodePagesForMdlEx",
+            "MmAllocatePartitionNodePagesForMdlEx",
+            "MmFreePagesFromMdl",
+            "MmFreePagesFromMdlEx",
+        ],
         AtMost(DISPATCH_LEVEL),
         "Pages for an MDL are allocated and freed at DISPATCH_LEVEL or below",
     )
     .stops(0xC4, [Is(0x7E), Irql, Is(DISPATCH_LEVEL as u64), Is(0)])
     .documented("bug check 0xC4, row 0x7E; see pages-apc-level");
+    MAP_OLD_IRQL "map-mdl-old-irql" = Rule::at(
+        &["MmMapLockedPages"],
+        AtMost(DISPATCH_LEVEL),
+        "An MDL is mapped this way to system addresses at DISPATCH_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x74), Irql, Of("the MDL"), Of("the mode")])
+    .documented(VERIFIER);
+    MAP_OLD_USER_IRQL "map-mdl-old-user-irql" = Rule::at(
+        &["MmMapLockedPages"],
+        AtMost(APC_LEVEL),
+        "An MDL is mapped this way to user addresses at APC_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x75), Irql, Of("the MDL"), Of("the mode")])
+    .documented(VERIFIER);
     MAP_IRQL "map-mdl-irql" = Rule::at(
-        MAPS,
+        NEW_MAP,
         AtMost(DISPATCH_LEVEL),
         "An MDL is mapped to system addresses at DISPATCH_LEVEL or below",
     )
     .stops(0xC4, [Is(0x76), Irql, Of("the MDL"), Of("the mode")])
     .documented(VERIFIER);
     MAP_USER_IRQL "map-mdl-user-irql" = Rule::at(
-        MAPS,
+        NEW_MAP,
         AtMost(APC_LEVEL),
         "An MDL is mapped to user addresses at APC_LEVEL or below",
     )
@@ -78,7 +119,12 @@ rules! {
         &[
             "MmAllocateContiguousMemory",
             "MmAllocateContiguousMemorySpecifyCache",
+            "MmAllocateContiguousMemorySpecifyCacheNode",
             "MmFreeContiguousMemory",
+            "MmFreeContiguousMemorySpecifyCache",
+            "IoBuildPartialMdl",
+            "MmAllocateMdlForIoSpace",
+            "MmProtectMdlSystemAddress",
             "IoAllocateMdl",
             "IoFreeMdl",
             "MmMapIoSpace",
@@ -119,19 +165,37 @@ rules! {
     .returns(0)
     .inferred("MmAllocatePagesForMdlEx's page, SkipBytes; that it fails is inferred");
     PAGES_CHUNKS "pages-chunks" = Rule::new(
-        &["MmAllocatePagesForMdlEx"],
+        ALLOCATES_EX,
         "With MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS, SkipBytes is 0, or a power of two that \
          TotalBytes is a multiple of",
     )
     .returns(0)
     .inferred("MmAllocatePagesForMdlEx's page, Flags; that it fails is inferred");
-    PAGES_FLAGS "pages-flags" = Rule::new(
-        &["MmAllocatePagesForMdlEx"],
-        "There is no cache of large pages, and no memory that can be removed",
+    PAGES_LARGE "pages-large" = Rule::new(
+        ALLOCATES_EX,
+        "With MM_ALLOCATE_FAST_LARGE_PAGES, pages come from the cache of large pages alone, \
+         which is empty",
     )
     .returns(0)
-    .ours("MM_ALLOCATE_FAST_LARGE_PAGES fails where the cache is empty; \
-           MM_ALLOCATE_AND_HOT_REMOVE needs a machine that can do it");
+    .documented("MmAllocatePagesForMdlEx's page, Flags: it fails where the cache has none");
+    PAGES_HOT_REMOVE "pages-hot-remove" = Rule::new(
+        ALLOCATES_EX,
+        "With MM_ALLOCATE_AND_HOT_REMOVE, pages leave the machine, and none can",
+    )
+    .returns(0)
+    .ours("no display driver takes memory out of the machine");
+    NODE "pages-node" = Rule::new(
+        &["MmAllocateNodePagesForMdlEx", "MmAllocatePartitionNodePagesForMdlEx"],
+        "With MM_ALLOCATE_FROM_LOCAL_NODE_ONLY, pages come from the ideal node: node 0 is all",
+    )
+    .returns(0)
+    .inferred("MmAllocatePagesForMdlEx's page, Flags");
+    PARTITION "pages-partition" = Rule::new(
+        &["MmAllocatePartitionNodePagesForMdlEx"],
+        "There is no memory partition but the system's, which NULL names",
+    )
+    .returns(0)
+    .ours("partition objects are made for virtual machines");
     PAGES_NONE "pages-none" = Rule::new(
         ALLOCATES,
         "Where there is no page, or too few and all are required, there is no MDL",
@@ -198,17 +262,18 @@ rules! {
     .stops(0x3F, [Is(0), Of("the pages"), Is(0), Is(0)])
     .inferred("bug check 0x3F");
     MAP_NULL "map-mdl-null" = Rule::new(
-        MAPS,
+        NEW_MAP,
         "Without BugCheckOnFailure, NULL says that there are no system addresses",
     )
     .returns(0)
     .documented(NULL);
     UNMAP_PARTIAL "unmap-partial-mdl" = Rule::new(
         UNMAPS,
-        "The mapping of a partial MDL is released with the MDL",
+        "Only a mapping of its own is released from a partial MDL",
     )
     .stops(0xC4, [Is(0xB5), Of("the MDL"), Of("its flags"), Of("the flag")])
-    .documented(VERIFIER);
+    .documented("bug check 0xC4, table of violations; MmPrepareMdlForReuse releases such a \
+                 mapping this way");
     UNMAP_UNMAPPED "unmap-unmapped-mdl" = Rule::new(
         UNMAPS,
         "Only an MDL that is mapped is unmapped",
@@ -276,6 +341,50 @@ rules! {
     .stops(0xC4, [Is(0xB8), Of("the MDL"), Of("its flags"), Is(0)])
     .documented(VERIFIER);
 
+    PARTIAL_RANGE "partial-range" = Rule::new(
+        &["IoBuildPartialMdl"],
+        "A partial MDL describes a part of its source",
+    )
+    .stops(0x12E, [Of("the source"), Of("the target"), Of("the address"), Of("the length")])
+    .documented("bug check 0x12E");
+    PARTIAL_ROOM "partial-room" = Rule::new(
+        &["IoBuildPartialMdl"],
+        "A target MDL has room for the pages of its part",
+    )
+    .stops(0x40, [Is(0), Is(0), Is(0), Is(0)])
+    .documented("bug check 0x40, which has no parameters");
+    IO_SPACE_LIST "io-space-list" = Rule::new(
+        &["MmAllocateMdlForIoSpace"],
+        "An MDL for I/O space is of whole pages, none of them RAM, and less than 4 GiB of them",
+    )
+    .returns(status::INVALID_PARAMETER_1 as u64)
+    .documented("MmAllocateMdlForIoSpace's page, return value");
+    IO_SPACE_NONE "io-space-none" = Rule::new(
+        &["MmAllocateMdlForIoSpace"],
+        "Where there is no memory for the MDL, the status says so",
+    )
+    .returns(status::INSUFFICIENT_RESOURCES as u64)
+    .documented("MmAllocateMdlForIoSpace's page, return value");
+    PROTECTION "mdl-protection" = Rule::new(
+        &["MmProtectMdlSystemAddress"],
+        "NewProtect is one of PAGE_NOACCESS, READONLY, READWRITE, EXECUTE, EXECUTE_READ and \
+         EXECUTE_READWRITE",
+    )
+    .returns(status::INVALID_PAGE_PROTECTION as u64)
+    .documented("MmProtectMdlSystemAddress's page, return value");
+    PROTECT_UNMAPPED "mdl-protect-unmapped" = Rule::new(
+        &["MmProtectMdlSystemAddress"],
+        "Only an MDL with a system mapping of its own is protected",
+    )
+    .returns(status::NOT_MAPPED_VIEW as u64)
+    .documented("MmProtectMdlSystemAddress's page, return value");
+    PROTECT_PAGE "mdl-protect-page" = Rule::new(
+        &["MmProtectMdlSystemAddress"],
+        "The pages of an MDL that is mapped are still its own",
+    )
+    .finding("mdl-use-after-free")
+    .stops(0x1A, [Is(0x1235), Of("the MDL"), Of("address of the slot"), Of("the page")])
+    .documented("bug check 0x1A, 0x1235: protecting an MDL with an invalid mapping");
     MDL_SIZE "mdl-size" = Rule::new(
         &["IoAllocateMdl"],
         "An MDL describes 4 GiB less a page at most",
@@ -297,7 +406,10 @@ rules! {
     .returns(0)
     .ours("the upper limit is that of an MDL");
     CONTIGUOUS_BOUNDARY "contiguous-boundary" = Rule::new(
-        &["MmAllocateContiguousMemorySpecifyCache"],
+        &[
+            "MmAllocateContiguousMemorySpecifyCache",
+            "MmAllocateContiguousMemorySpecifyCacheNode",
+        ],
         "BoundaryAddressMultiple is 0 or a power of two, and no less than a page",
     )
     .returns(0)
@@ -321,6 +433,12 @@ rules! {
     .finding("double-free")
     .stops(0x1A, [Is(0x5305), Of("the address"), Is(0), Is(0)])
     .ours("not documented; the nearest documented relative, a free of an invalid address");
+    CONTIGUOUS_FREE_SIZE "contiguous-free-size" = Rule::new(
+        &["MmFreeContiguousMemorySpecifyCache"],
+        "Contiguous memory is freed by the size that it was allocated with",
+    )
+    .stops(0x1A, [Is(0x5305), Of("the address"), Is(0), Is(0)])
+    .ours("the routine's page demands it; the stop is the nearest documented relative");
     IO_SPACE_SIZE "io-space-size" = Rule::new(
         &["MmMapIoSpace"],
         "Device memory that is mapped is at least one byte, and ends within the address space",

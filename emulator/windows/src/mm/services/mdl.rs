@@ -24,6 +24,8 @@ pub(super) fn map_locked_pages(
         Err(error) => return error.into(),
     };
     let map = Map {
+        name: "MmMapLockedPagesSpecifyCache",
+        irql: [&rule::MAP_IRQL, &rule::MAP_USER_IRQL],
         mdl: Gva(mdl),
         mode: mode as u8,
         bug_check: bug_check as u32 != 0,
@@ -32,7 +34,30 @@ pub(super) fn map_locked_pages(
     finish(map.run(state, platform, irql))
 }
 
+/// `PVOID (PMDL, Mode)`: the old routine, which stops Windows where there are
+/// no system addresses.
+pub(super) fn map_locked_pages_old(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [mdl, mode, ..] = call.registers;
+    let map = Map {
+        name: "MmMapLockedPages",
+        irql: [&rule::MAP_OLD_IRQL, &rule::MAP_OLD_USER_IRQL],
+        mdl: Gva(mdl),
+        mode: mode as u8,
+        bug_check: true,
+        priority: 0,
+    };
+    finish(map.run(state, platform, irql))
+}
+
 struct Map {
+    name: &'static str,
+    /// For kernel mode and for user mode.
+    irql: [&'static Rule; 2],
     mdl: Gva,
     mode: u8,
     bug_check: bool,
@@ -41,25 +66,25 @@ struct Map {
 
 impl Map {
     fn run(&self, state: &mut State, platform: &mut dyn Platform, irql: u8) -> Flow {
-        const NAME: &str = "MmMapLockedPagesSpecifyCache";
-        let at = self.mdl;
+        let (name, at) = (self.name, self.mdl);
+        let [kernel, user] = self.irql;
         let parameters = [at.0, u64::from(self.mode)];
         if self.mode != KERNEL_MODE {
-            check_irql(&rule::MAP_USER_IRQL, NAME, irql, &parameters)?;
-            log::warn!("{NAME} for user mode is not supported and returns NULL");
-            return Ok(rule::MAP_USER.refuse(NAME));
+            check_irql(user, name, irql, &parameters)?;
+            log::warn!("{name} for user mode is not supported and returns NULL");
+            return Ok(rule::MAP_USER.refuse(name));
         }
-        check_irql(&rule::MAP_IRQL, NAME, irql, &parameters)?;
+        check_irql(kernel, name, irql, &parameters)?;
         let mut mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
         let mapped = mdl.flags & (layout::MAPPED_TO_SYSTEM_VA | layout::SOURCE_IS_NONPAGED_POOL);
         if mapped != 0 {
-            return Err(violation(&rule::MAPPED_TWICE, NAME, &mdl, Some(mapped)));
+            return Err(violation(&rule::MAPPED_TWICE, name, &mdl, Some(mapped)));
         }
         let lockable = layout::PAGES_LOCKED | layout::PARTIAL;
         if mdl.flags & lockable == 0 {
             return Err(violation(
                 &rule::MAPPED_UNLOCKED,
-                NAME,
+                name,
                 &mdl,
                 Some(lockable),
             ));
@@ -69,7 +94,7 @@ impl Map {
             let page = frame.0;
             return Err(rule::MAPPED_FREE_PAGE.outcome(
                 &[page],
-                format!("{NAME}: slot {slot} of MDL {at} is page {page:#x}, which nobody owns"),
+                format!("{name}: slot {slot} of MDL {at} is page {page:#x}, which nobody owns"),
             ));
         }
         let protection = if self.priority & spec::MDL_MAPPING_NO_WRITE != 0 {
@@ -81,9 +106,9 @@ impl Map {
             Ok(address) => Ok(address.0),
             Err(failure) if self.bug_check => Err(rule::NO_PTES.outcome(
                 &[mdl.pages()],
-                format!("{NAME} with BugCheckOnFailure: {failure}"),
+                format!("{name} with BugCheckOnFailure: {failure}"),
             )),
-            Err(failure) => Ok(null(NAME, &failure, &rule::MAP_NULL, &rule::MAP_NULL)),
+            Err(failure) => Ok(null(name, &failure, &rule::MAP_NULL, &rule::MAP_NULL)),
         }
     }
 }
@@ -103,7 +128,8 @@ fn unmap(state: &mut State, platform: &mut dyn Platform, irql: u8, address: Gva,
     const NAME: &str = "MmUnmapLockedPages";
     check_irql(&rule::UNMAP_IRQL, NAME, irql, &[address.0, at.0])?;
     let mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
-    if mdl.flags & layout::PARTIAL != 0 {
+    let own = mdl.flags & layout::PARTIAL_HAS_BEEN_MAPPED != 0;
+    if mdl.flags & layout::PARTIAL != 0 && !own {
         return Err(violation(
             &rule::UNMAP_PARTIAL,
             NAME,

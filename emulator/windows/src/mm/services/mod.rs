@@ -1,6 +1,7 @@
 //! The routines that drivers import, by name.
 
 mod address;
+mod derived;
 mod mdl;
 mod pages;
 mod pool;
@@ -18,22 +19,41 @@ pub const SERVICES: &[(&str, Service)] = &[
     ("ExFreePool", pool::free_pool),
     ("ExFreePoolWithTag", pool::free_pool_with_tag),
     ("IoAllocateMdl", mdl::allocate_mdl),
+    ("IoBuildPartialMdl", derived::build_partial),
     ("IoFreeMdl", mdl::free_mdl),
     ("MmAllocateContiguousMemory", pages::allocate_contiguous),
     (
         "MmAllocateContiguousMemorySpecifyCache",
         pages::allocate_contiguous_specify_cache,
     ),
+    (
+        "MmAllocateContiguousMemorySpecifyCacheNode",
+        // The node is a preference, and there is one.
+        pages::allocate_contiguous_specify_cache_node,
+    ),
+    ("MmAllocateMdlForIoSpace", derived::allocate_for_io_space),
+    ("MmAllocateNodePagesForMdlEx", pages::allocate_node_pages),
     ("MmAllocatePagesForMdl", pages::allocate_pages_for_mdl),
     ("MmAllocatePagesForMdlEx", pages::allocate_pages_for_mdl_ex),
+    (
+        "MmAllocatePartitionNodePagesForMdlEx",
+        pages::allocate_partition_node_pages,
+    ),
     ("MmBuildMdlForNonPagedPool", mdl::build_for_nonpaged_pool),
     ("MmFreeContiguousMemory", pages::free_contiguous),
+    (
+        "MmFreeContiguousMemorySpecifyCache",
+        pages::free_contiguous_specify_cache,
+    ),
     ("MmFreePagesFromMdl", pages::free_pages_from_mdl),
+    ("MmFreePagesFromMdlEx", pages::free_pages_from_mdl_ex),
     ("MmGetPhysicalAddress", address::physical_address),
     ("MmIsAddressValid", address::is_valid),
     ("MmMapIoSpace", address::map_io_space),
+    ("MmMapLockedPages", mdl::map_locked_pages_old),
     ("MmMapLockedPagesSpecifyCache", mdl::map_locked_pages),
     ("MmProbeAndLockPages", mdl::probe_and_lock),
+    ("MmProtectMdlSystemAddress", derived::protect),
     ("MmUnlockPages", mdl::unlock),
     ("MmUnmapIoSpace", address::unmap_io_space),
     ("MmUnmapLockedPages", mdl::unmap_locked_pages),

@@ -1,13 +1,13 @@
 //! `MmAllocatePagesForMdl*`, `MmAllocateContiguousMemory*` and their frees.
 
-use super::super::spec::mdl as layout;
-use super::super::{ContiguousRequest, Frame, Mdl, MdlError, PageRequest, State, frames};
+use super::super::spec::{DISPATCH_LEVEL, allocate, mdl as layout};
+use super::super::{ContiguousRequest, Frame, Mdl, MdlError, POISON, PageRequest, State, frames};
 use super::{Flow, arguments, bad_mdl, check_irql, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::Platform;
 use crate::rules::{Rule, mm as rule};
 use journal::event::{AllocationId, AllocationKind};
-use memory::{Gva, Pfn};
+use memory::{Gva, PAGE_SIZE, Pfn};
 
 /// `PMDL (Low, High, Skip, SIZE_T)`: always clears.
 pub(super) fn allocate_pages_for_mdl(
@@ -46,6 +46,51 @@ pub(super) fn allocate_pages_for_mdl_ex(
     ))
 }
 
+/// `PMDL (Low, High, Skip, SIZE_T, MEMORY_CACHING_TYPE, ULONG IdealNode,
+/// ULONG Flags)`. There is one node.
+pub(super) fn allocate_node_pages(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let name = "MmAllocateNodePagesForMdlEx";
+    finish(node_pages(state, platform, call, irql, name))
+}
+
+/// The same with `PVOID PartitionObject` at the end: NULL is the system's.
+pub(super) fn allocate_partition_node_pages(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let name = "MmAllocatePartitionNodePagesForMdlEx";
+    match call.argument(platform, 7) {
+        Err(error) => error.into(),
+        Ok(0) => finish(node_pages(state, platform, call, irql, name)),
+        Ok(object) => rule::PARTITION.refusal(format_args!("{name}, partition {object:#x}")),
+    }
+}
+
+fn node_pages(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+    name: &str,
+) -> Flow {
+    let [low, high, skip, bytes, _cache, node, flags] = arguments(platform, call)?;
+    let (node, flags) = (node as u32, flags as u32);
+    check_irql(&rule::PAGES_IRQL, name, irql, &[])?;
+    let only = flags & allocate::FROM_LOCAL_NODE_ONLY != 0;
+    if only && node != 0 && node != allocate::ANY_NODE {
+        return Ok(rule::NODE.refuse(format_args!("{name}, node {node}")));
+    }
+    let range = [low, high, skip];
+    allocate_mdl(state, platform, irql, name, range, bytes, flags)
+}
+
 fn allocate_mdl(
     state: &mut State,
     platform: &mut dyn Platform,
@@ -80,11 +125,36 @@ pub(super) fn free_pages_from_mdl(
     irql: u8,
 ) -> Outcome {
     let [mdl, ..] = call.registers;
-    finish(free_pages(state, platform, irql, Gva(mdl)))
+    let name = "MmFreePagesFromMdl";
+    finish(free_pages(state, platform, irql, name, Gva(mdl), POISON))
 }
 
-fn free_pages(state: &mut State, platform: &mut dyn Platform, irql: u8, at: Gva) -> Flow {
-    check_irql(&rule::PAGES_IRQL, "MmFreePagesFromMdl", irql, &[])?;
+/// `VOID (PMDL, ULONG Flags)`: MM_FREE_MDL_PAGES_ZERO clears the pages, so
+/// that a stale read shows zeros.
+pub(super) fn free_pages_from_mdl_ex(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [mdl, flags, ..] = call.registers;
+    let name = "MmFreePagesFromMdlEx";
+    let fill = match flags as u32 & allocate::FREE_ZERO {
+        0 => POISON,
+        _ => 0,
+    };
+    finish(free_pages(state, platform, irql, name, Gva(mdl), fill))
+}
+
+fn free_pages(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    irql: u8,
+    name: &str,
+    at: Gva,
+    fill: u64,
+) -> Flow {
+    check_irql(&rule::PAGES_IRQL, name, irql, &[])?;
     let mut mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
     let slots = mdl.slots(platform).map_err(bad_mdl)?;
     let id = owner(state, at, &slots)?;
@@ -98,7 +168,7 @@ fn free_pages(state: &mut State, platform: &mut dyn Platform, irql: u8, at: Gva)
             format!("MmFreePagesFromMdl: page {frame:#x} is locked for I/O"),
         ));
     }
-    state.release_pages(platform, id);
+    state.release_pages_as(platform, id, fill);
     // The MDL may have been a copy, mapped on its own.
     super::super::mdl::drop_mapping(state, platform, at);
     let empty = slots.iter().map(|_| Pfn(layout::EMPTY_SLOT));
@@ -186,6 +256,18 @@ pub(super) fn allocate_contiguous_specify_cache(
     finish(contiguous(state, platform, irql, name, call.registers))
 }
 
+/// The same with `NODE_REQUIREMENT` at the end, a preference: there is one
+/// node.
+pub(super) fn allocate_contiguous_specify_cache_node(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let name = "MmAllocateContiguousMemorySpecifyCacheNode";
+    finish(contiguous(state, platform, irql, name, call.registers))
+}
+
 fn contiguous(
     state: &mut State,
     platform: &mut dyn Platform,
@@ -211,6 +293,30 @@ fn contiguous(
             &rule::CONTIGUOUS_NONE,
         ),
     })
+}
+
+/// `VOID (PVOID, SIZE_T, MEMORY_CACHING_TYPE)`: the exact base, and as many
+/// pages as were allocated. The cache type is not kept, so not compared.
+pub(super) fn free_contiguous_specify_cache(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    call: &Call,
+    irql: u8,
+) -> Outcome {
+    let [address, bytes, ..] = call.registers;
+    let pages = state
+        .record_at(Gva(address))
+        .map(|(_, record)| frames::count_frames(&record.pages));
+    match pages {
+        Some(pages) if irql <= DISPATCH_LEVEL && bytes.div_ceil(PAGE_SIZE) != pages => {
+            let what = format!(
+                "MmFreeContiguousMemorySpecifyCache of {bytes} bytes at {address:#x}, {pages} \
+                 pages were allocated"
+            );
+            rule::CONTIGUOUS_FREE_SIZE.outcome(&[address], what)
+        }
+        _ => free_contiguous(state, platform, call, irql),
+    }
 }
 
 /// `VOID (PVOID)`: the exact base.

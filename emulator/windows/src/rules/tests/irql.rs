@@ -5,6 +5,9 @@ use crate::Outcome;
 use crate::rules::{Irql, Rule, all};
 use memory::PAGE_SIZE;
 
+/// MM_ANY_NODE_OK.
+const ANY_NODE: u64 = 0x8000_0000;
+
 /// Arguments with which a call of the routine breaks no rule, and for which
 /// `rule` is the one about IRQL.
 fn arguments(w: &mut World, routine: &str, rule: &str) -> Vec<u64> {
@@ -73,7 +76,21 @@ fn arguments(w: &mut World, routine: &str, rule: &str) -> Vec<u64> {
         "IofCallDriver" => w.irp().to_vec(),
         "MmAllocatePagesForMdl" => vec![0, u64::MAX, 0, PAGE_SIZE],
         "MmAllocatePagesForMdlEx" => vec![0, u64::MAX, 0, PAGE_SIZE, 1, 0],
+        "MmAllocateNodePagesForMdlEx" => vec![0, u64::MAX, 0, PAGE_SIZE, 1, ANY_NODE, 0],
+        "MmAllocatePartitionNodePagesForMdlEx" => {
+            vec![0, u64::MAX, 0, PAGE_SIZE, 1, ANY_NODE, 0, 0]
+        }
         "MmFreePagesFromMdl" => vec![w.pages(1)],
+        "MmFreePagesFromMdlEx" => vec![w.pages(1), 1],
+        "MmMapLockedPages" => {
+            vec![w.pages(1), u64::from(rule == "map-mdl-old-user-irql")]
+        }
+        "IoBuildPartialMdl" => {
+            let (source, start, target) = w.source_and_target();
+            vec![source, target, start, 1]
+        }
+        "MmAllocateMdlForIoSpace" => vec![w.io_list(PAGE_SIZE), 1, w.space(8)],
+        "MmProtectMdlSystemAddress" => vec![w.mapped().0, 2],
         "MmMapLockedPagesSpecifyCache" => {
             let user = u64::from(rule == "map-mdl-user-irql");
             vec![w.pages(1), user, 1, 0, 0, 16]
@@ -86,6 +103,13 @@ fn arguments(w: &mut World, routine: &str, rule: &str) -> Vec<u64> {
         "MmUnlockPages" => vec![w.locked()],
         "MmAllocateContiguousMemory" => vec![PAGE_SIZE, u64::MAX],
         "MmAllocateContiguousMemorySpecifyCache" => vec![PAGE_SIZE, 0, u64::MAX, 0, 1],
+        "MmAllocateContiguousMemorySpecifyCacheNode" => {
+            vec![PAGE_SIZE, 0, u64::MAX, 0, 1, ANY_NODE]
+        }
+        "MmFreeContiguousMemorySpecifyCache" => {
+            let memory = w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
+            vec![memory, PAGE_SIZE, 1]
+        }
         "MmFreeContiguousMemory" => {
             vec![w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX])]
         }

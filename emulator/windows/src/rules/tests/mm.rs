@@ -5,6 +5,9 @@ use crate::mm::testing::FIRST;
 use memory::PAGE_SIZE;
 
 const EX: &str = "MmAllocatePagesForMdlEx";
+const NODE: &str = "MmAllocateNodePagesForMdlEx";
+const PARTITION: &str = "MmAllocatePartitionNodePagesForMdlEx";
+const PART: &str = "IoBuildPartialMdl";
 const FREE: &str = "MmFreePagesFromMdl";
 const UNMAP: &str = "MmUnmapLockedPages";
 const LOCK: &str = "MmProbeAndLockPages";
@@ -56,9 +59,24 @@ pub const CASES: &[Case] = &[
         |w| w.call(EX, &[0, u64::MAX, 2 * PAGE_SIZE, 4 * PAGE_SIZE, 1, 0x20]),
     ),
     (
-        "pages-flags",
+        "pages-large",
         |w| w.call(EX, &[0, u64::MAX, 0, PAGE_SIZE, 1, 0x60]),
         |w| w.call(EX, &[0, u64::MAX, 0, PAGE_SIZE, 1, 0x20]),
+    ),
+    (
+        "pages-hot-remove",
+        |w| w.call(EX, &[0, u64::MAX, 0, PAGE_SIZE, 1, 0x100]),
+        |w| w.call(EX, &[0, u64::MAX, 0, PAGE_SIZE, 1, 0x010]),
+    ),
+    (
+        "pages-node",
+        |w| w.call(NODE, &[0, u64::MAX, 0, PAGE_SIZE, 1, 1, 2]),
+        |w| w.call(NODE, &[0, u64::MAX, 0, PAGE_SIZE, 1, 1, 0]),
+    ),
+    (
+        "pages-partition",
+        |w| w.call(PARTITION, &[0, u64::MAX, 0, PAGE_SIZE, 1, 0, 0, 8]),
+        |w| w.call(PARTITION, &[0, u64::MAX, 0, PAGE_SIZE, 1, 0, 0, 0]),
     ),
     (
         "pages-none",
@@ -311,6 +329,75 @@ pub const CASES: &[Case] = &[
         free_contiguous,
     ),
     (
+        "partial-range",
+        |w| {
+            let (source, start, target) = w.source_and_target();
+            w.call(PART, &[source, target, start + 2 * PAGE_SIZE - 1, 2])
+        },
+        |w| {
+            let (source, start, target) = w.source_and_target();
+            w.call(PART, &[source, target, start + 2 * PAGE_SIZE - 1, 1])
+        },
+    ),
+    (
+        "partial-room",
+        |w| {
+            let (source, start, target) = w.source_and_target();
+            w.call(PART, &[source, target, start + 1, PAGE_SIZE])
+        },
+        |w| {
+            let (source, start, target) = w.source_and_target();
+            w.call(PART, &[source, target, start, PAGE_SIZE])
+        },
+    ),
+    (
+        "io-space-list",
+        |w| {
+            let (list, result) = (w.io_list(PAGE_SIZE + 1), w.space(8));
+            w.call("MmAllocateMdlForIoSpace", &[list, 1, result])
+        },
+        io_space_mdl,
+    ),
+    (
+        "io-space-none",
+        |w| {
+            while w.value("ExAllocatePool2", &[0x40, PAGE_SIZE, 1]) != 0 {}
+            io_space_mdl(w)
+        },
+        io_space_mdl,
+    ),
+    (
+        "mdl-protection",
+        |w| {
+            let (mdl, _) = w.mapped();
+            w.call("MmProtectMdlSystemAddress", &[mdl, 6])
+        },
+        protect,
+    ),
+    (
+        "mdl-protect-unmapped",
+        |w| {
+            let (mdl, address) = w.mapped();
+            w.value(UNMAP, &[address, mdl]);
+            w.call("MmProtectMdlSystemAddress", &[mdl, 2])
+        },
+        protect,
+    ),
+    (
+        "mdl-protect-page",
+        |w| {
+            let (mdl, _) = w.mapped();
+            w.put(mdl + SLOT, FIRST + 500);
+            w.call("MmProtectMdlSystemAddress", &[mdl, 2])
+        },
+        protect,
+    ),
+    (
+        "contiguous-free-size",
+        |w| free_specify_cache(w, PAGE_SIZE),
+        |w| free_specify_cache(w, PAGE_SIZE + 1),
+    ),
+    (
         "io-space-size",
         |w| w.call("MmMapIoSpace", &[0xc000_0000, 0, 0]),
         |w| w.call("MmMapIoSpace", &[0xc000_0000, 1, 0]),
@@ -372,4 +459,20 @@ fn free_contiguous(w: &mut World) -> Outcome {
 fn unmap_io_space(w: &mut World, offset: u64, bytes: u64) -> Outcome {
     let at = w.value("MmMapIoSpace", &[0xc000_0000, PAGE_SIZE, 0]);
     w.call("MmUnmapIoSpace", &[at + offset, bytes])
+}
+
+fn io_space_mdl(w: &mut World) -> Outcome {
+    let (list, result) = (w.io_list(PAGE_SIZE), w.space(8));
+    w.call("MmAllocateMdlForIoSpace", &[list, 1, result])
+}
+
+fn protect(w: &mut World) -> Outcome {
+    let (mdl, _) = w.mapped();
+    w.call("MmProtectMdlSystemAddress", &[mdl, 2])
+}
+
+/// Free two pages of contiguous memory by this size.
+fn free_specify_cache(w: &mut World, bytes: u64) -> Outcome {
+    let memory = w.value(CONTIGUOUS, &[2 * PAGE_SIZE, 0, u64::MAX, 0, 1]);
+    w.call("MmFreeContiguousMemorySpecifyCache", &[memory, bytes, 1])
 }

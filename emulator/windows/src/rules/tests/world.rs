@@ -221,6 +221,24 @@ impl World {
         mdl
     }
 
+    /// A locked MDL of two pages, where it starts, and an MDL with room for
+    /// one page.
+    pub fn source_and_target(&mut self) -> (u64, u64, u64) {
+        let start = self.value("ExAllocatePool2", &[0x40, 2 * PAGE_SIZE, 1]);
+        let source = self.value("IoAllocateMdl", &[start, 2 * PAGE_SIZE, 0, 0, 0]);
+        self.value("MmProbeAndLockPages", &[source, 0, 1]);
+        let target = self.value("IoAllocateMdl", &[start, 1, 0, 0, 0]);
+        (source, start, target)
+    }
+
+    /// MM_PHYSICAL_ADDRESS_LIST of one range of device memory.
+    pub fn io_list(&mut self, bytes: u64) -> u64 {
+        let list = self.space(16);
+        self.put(list, 0xc000_0000);
+        self.put(list + 8, bytes);
+        list
+    }
+
     pub fn set_flags(&mut self, mdl: u64, flags: u16) {
         self.machine
             .write(Gva(mdl + 0x0a), &flags.to_le_bytes())

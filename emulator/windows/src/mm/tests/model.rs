@@ -1,0 +1,326 @@
+//! Random sequences of calls against a small obvious model: which frames
+//! somebody owns, and which are mapped.
+//!
+//! The driver of this test frees nothing under a mapping or a lock of its
+//! own that Windows does not release itself: there Windows leaves a hole, and
+//! so does this crate.
+
+use crate::call::Outcome;
+use crate::mm::testing::{FIRST, RAM, TestMachine, invoke, state_with_quarantine};
+use crate::mm::{Frame, Mdl, State};
+use crate::platform::Platform;
+use memory::{Gva, PAGE_SIZE, Pfn};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Pages(u64),
+    Pool(u64),
+    Contiguous(u64),
+    /// An MDL for a pool block.
+    PoolMdl(usize),
+    Map(usize),
+    Unmap(usize),
+    Lock(usize),
+    Unlock(usize),
+    /// Free it as what it is; a second time must stop.
+    Free(usize),
+    /// Free the structure of an MDL.
+    FreeStructure(usize),
+    /// Free it as what it is not: must stop.
+    FreeWrongly(usize),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let which = any::<usize>;
+    prop_oneof![
+        (1u64..20).prop_map(Step::Pages),
+        (1u64..20_000).prop_map(Step::Pool),
+        (1u64..20_000).prop_map(Step::Contiguous),
+        which().prop_map(Step::PoolMdl),
+        which().prop_map(Step::Map),
+        which().prop_map(Step::Unmap),
+        which().prop_map(Step::Lock),
+        which().prop_map(Step::Unlock),
+        which().prop_map(Step::Free),
+        which().prop_map(Step::FreeStructure),
+        which().prop_map(Step::FreeWrongly),
+    ]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Pages for an MDL, which has its own entry.
+    Pages,
+    Pool,
+    Contiguous,
+    /// The structure of an MDL, itself pool.
+    Structure,
+}
+
+/// Something that was allocated.
+#[derive(Clone, Debug)]
+struct Object {
+    kind: Kind,
+    /// Of the memory, or of the MDL.
+    address: u64,
+    frames: Vec<Pfn>,
+    live: bool,
+    /// System address of the MDL.
+    mapped: Option<u64>,
+    locked: bool,
+    /// The pool block that the MDL describes.
+    block: Option<usize>,
+}
+
+struct Rig {
+    state: State,
+    machine: TestMachine,
+    objects: Vec<Object>,
+}
+
+impl Rig {
+    fn call(&mut self, name: &str, arguments: &[u64]) -> Outcome {
+        invoke(&mut self.state, &mut self.machine, name, arguments)
+    }
+
+    fn value(&mut self, name: &str, arguments: &[u64]) -> u64 {
+        match self.call(name, arguments) {
+            Outcome::Return(value) => value,
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    /// The call must stop, and change nothing.
+    fn stops(&mut self, name: &str, address: u64) {
+        let before = self.state.clone();
+        let outcome = self.call(name, &[address]);
+        assert!(matches!(outcome, Outcome::Stop(_)), "{name}: {outcome:?}");
+        assert_eq!(self.state, before, "{name} stopped and did something");
+    }
+
+    /// Note what was allocated at `address`; nothing if there was no memory.
+    fn add(&mut self, kind: Kind, address: u64, frames: Vec<Pfn>) {
+        if address != 0 {
+            self.objects.push(Object {
+                kind,
+                address,
+                frames,
+                live: true,
+                mapped: None,
+                locked: false,
+                block: None,
+            });
+        }
+    }
+
+    /// The frames that are mapped from `address` to the next hole.
+    fn frames_at(&self, address: u64) -> Vec<Pfn> {
+        (0..)
+            .map_while(|page| {
+                let at = Gva(address).page_base().0 + page * PAGE_SIZE;
+                self.machine.translate(Gva(at)).map(Pfn::from)
+            })
+            .collect()
+    }
+
+    /// One of those that `wanted` says.
+    fn pick(&self, which: usize, wanted: impl Fn(&Object) -> bool) -> Option<usize> {
+        let all: Vec<usize> = (0..self.objects.len())
+            .filter(|&index| wanted(&self.objects[index]))
+            .collect();
+        (!all.is_empty()).then(|| all[which % all.len()])
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Pages(pages) => {
+                let bytes = pages * PAGE_SIZE;
+                let mdl = self.value("MmAllocatePagesForMdl", &[0, u64::MAX, 0, bytes]);
+                if mdl != 0 {
+                    let read = Mdl::read(&self.machine, Gva(mdl)).unwrap();
+                    let frames = read.frames(&self.machine).unwrap();
+                    let own = self.frames_at(mdl);
+                    self.add(Kind::Structure, mdl, own);
+                    self.add(Kind::Pages, mdl, frames);
+                }
+            }
+            Step::Pool(bytes) => {
+                let at = self.value("ExAllocatePool2", &[0x40, bytes, 1]);
+                let frames = self.frames_at(at);
+                self.add(Kind::Pool, at, frames);
+            }
+            Step::Contiguous(bytes) => {
+                let at = self.value("MmAllocateContiguousMemory", &[bytes, u64::MAX]);
+                let frames = self.frames_at(at);
+                self.add(Kind::Contiguous, at, frames);
+            }
+            Step::PoolMdl(which) => {
+                if let Some(block) = self.pick(which, |o| o.kind == Kind::Pool && o.live) {
+                    let address = self.objects[block].address;
+                    let mdl = self.value("IoAllocateMdl", &[address, 1, 0, 0, 0]);
+                    let own = self.frames_at(mdl);
+                    self.add(Kind::Structure, mdl, own);
+                    if mdl != 0 {
+                        self.objects.last_mut().unwrap().block = Some(block);
+                    }
+                }
+            }
+            Step::Lock(which) => {
+                let has_block = |o: &Object| o.block.is_some_and(|b| self.objects[b].live);
+                let unlocked = |o: &Object| has_block(o) && o.live && !o.locked;
+                if let Some(index) = self.pick(which, unlocked) {
+                    let mdl = self.objects[index].address;
+                    self.value("MmProbeAndLockPages", &[mdl, 0, 1]);
+                    self.objects[index].locked = true;
+                }
+            }
+            Step::Unlock(which) => {
+                if let Some(index) = self.pick(which, |o| o.block.is_some() && o.live) {
+                    let object = &mut self.objects[index];
+                    let (mdl, locked) = (object.address, object.locked);
+                    object.locked = false;
+                    object.mapped = None;
+                    if locked {
+                        self.value("MmUnlockPages", &[mdl]);
+                    } else {
+                        self.stops("MmUnlockPages", mdl);
+                    }
+                }
+            }
+            Step::Map(which) => {
+                let unmapped = |o: &Object| {
+                    o.live && o.mapped.is_none() && (o.kind == Kind::Pages || o.locked)
+                };
+                if let Some(index) = self.pick(which, unmapped) {
+                    let mdl = self.objects[index].address;
+                    let name = "MmMapLockedPagesSpecifyCache";
+                    let at = self.value(name, &[mdl, 0, 1, 0, 0, 16]);
+                    self.objects[index].mapped = Some(at);
+                }
+            }
+            Step::Unmap(which) => {
+                if let Some(index) = self.pick(which, |o| o.mapped.is_some()) {
+                    let mdl = self.objects[index].address;
+                    let at = self.objects[index].mapped.take().unwrap();
+                    self.value("MmUnmapLockedPages", &[at, mdl]);
+                }
+            }
+            Step::Free(which) => self.free(which),
+            Step::FreeStructure(which) => {
+                if let Some(index) = self.pick(which, |o| o.kind == Kind::Structure) {
+                    self.free_structure(index);
+                }
+            }
+            Step::FreeWrongly(which) => {
+                if let Some(index) = self.pick(which, |o| o.kind != Kind::Pages && o.live) {
+                    let address = self.objects[index].address;
+                    match self.objects[index].kind {
+                        Kind::Contiguous => self.stops("ExFreePool", address),
+                        _ => self.stops("MmFreeContiguousMemory", address),
+                    }
+                }
+            }
+        }
+    }
+
+    fn free(&mut self, which: usize) {
+        let Some(index) = self.pick(which, |o| o.kind != Kind::Structure) else {
+            return;
+        };
+        let Object {
+            kind,
+            address,
+            live,
+            ..
+        } = self.objects[index];
+        let used = self
+            .objects
+            .iter()
+            .any(|o| o.block == Some(index) && o.locked);
+        let structure = |o: &Object| o.kind == Kind::Structure && o.address == address && o.live;
+        let name = match kind {
+            Kind::Pages if !self.objects.iter().any(structure) => return,
+            Kind::Pages => "MmFreePagesFromMdl",
+            Kind::Pool if used => return,
+            Kind::Pool => "ExFreePool",
+            _ => "MmFreeContiguousMemory",
+        };
+        // Its address may be another object's by now.
+        let again = self.objects.iter().any(|o| o.address == address && o.live);
+        if live {
+            self.value(name, &[address]);
+            self.objects[index].live = false;
+            self.objects[index].mapped = None;
+        } else if !again || kind == Kind::Pages {
+            self.stops(name, address);
+        }
+    }
+
+    /// The structure of an MDL, when its pages are freed or unlocked.
+    fn free_structure(&mut self, index: usize) {
+        let Object {
+            address,
+            live,
+            locked,
+            block,
+            ..
+        } = self.objects[index];
+        let name = match block {
+            Some(_) => "IoFreeMdl",
+            None => "ExFreePool",
+        };
+        let pages = |o: &Object| o.kind == Kind::Pages && o.address == address && o.live;
+        if live && !locked && !self.objects.iter().any(pages) {
+            self.value(name, &[address]);
+            self.objects[index].live = false;
+        }
+    }
+
+    fn check(&self) {
+        let mut owners = BTreeMap::new();
+        for (index, object) in self.objects.iter().enumerate().filter(|(_, o)| o.live) {
+            for &frame in &object.frames {
+                assert_eq!(
+                    owners.insert(frame, index),
+                    None,
+                    "{frame:?} has two owners"
+                );
+            }
+        }
+        let mut ids = BTreeMap::new();
+        for frame in (FIRST..RAM).map(Pfn) {
+            match (self.state.frame(frame), owners.get(&frame)) {
+                (Some(Frame::Owned(id)), Some(owner)) => {
+                    assert_eq!(ids.entry(id).or_insert(owner), &owner, "one id, two owners");
+                }
+                (Some(Frame::Free | Frame::Quarantined), None) => {}
+                (state, owner) => panic!("{frame:?} is {state:?}, owned by {owner:?}"),
+            }
+        }
+        // Below FIRST lies what the test itself mapped.
+        for (frame, _) in self.machine.tables.values() {
+            let mapped = frame.0 < FIRST || owners.contains_key(frame);
+            assert!(mapped, "{frame:?} is mapped and nobody's");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_frame_is_free_and_owned_or_free_and_mapped(
+        steps in prop::collection::vec(any_step(), 1..60),
+        quarantine in prop_oneof![Just(0u64), 0u64..200],
+    ) {
+        let mut rig = Rig {
+            state: state_with_quarantine(quarantine),
+            machine: TestMachine::new(),
+            objects: Vec::new(),
+        };
+        for step in steps {
+            rig.step(step);
+            rig.check();
+        }
+    }
+}
