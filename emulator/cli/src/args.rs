@@ -28,6 +28,9 @@ pub enum Command {
     /// Rebuild the IOMMU from a journal, without driver or KVM, check every
     /// access against it, and show the findings
     Replay(Show),
+    /// Say what can be said of a driver without provoking its defects: the
+    /// HLK's import gate, sections, what dmasan lacks, its INF, its caps
+    Lint(Lint),
     /// Say what a finding means, why it matters and how to mend it
     Explain {
         /// The finding; without one they are listed
@@ -150,6 +153,18 @@ pub struct Show {
     /// For CI.
     #[command(flatten)]
     pub gate: Gate,
+}
+
+/// `dmasan lint`.
+#[derive(Debug, Args)]
+pub struct Lint {
+    /// The driver: a native x64 .sys file
+    #[arg(value_name = "DRIVER.sys")]
+    pub driver: PathBuf,
+
+    /// Its INF (default: the one with the driver's name beside it)
+    #[arg(long, value_name = "FILE")]
+    pub inf: Option<PathBuf>,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

@@ -38,6 +38,14 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
     fs::read(path).map_err(failed)
 }
 
+/// The file name of a path, for people.
+pub fn name(path: &Path) -> String {
+    path.file_name().map_or_else(
+        || "driver.sys".to_owned(),
+        |n| n.to_string_lossy().into_owned(),
+    )
+}
+
 /// Write a whole file; `-` is standard output.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     use std::io::Write;

@@ -7,6 +7,7 @@ mod error;
 mod explain;
 mod files;
 mod gate;
+mod lint;
 mod logging;
 mod reproduce;
 mod run;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Report(arguments) => show::report(arguments),
         Command::Replay(arguments) => show::replay(arguments),
+        Command::Lint(arguments) => lint::lint(arguments),
         Command::Explain { id } => explain::explain(id.as_deref()),
         Command::Doctor => doctor::doctor(),
     };

@@ -28,7 +28,7 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
     let ready = Ready::new(&arguments.gate, arguments.json.as_deref())?;
     let driver = files::read(&arguments.driver, MAX_FILE)?;
     let options = options(arguments)?;
-    let name = file_name(&arguments.driver);
+    let name = files::name(&arguments.driver);
     if files::RESULTS.contains(&name.as_str()) {
         return Err(CliError::ReservedName(name));
     }
@@ -153,13 +153,6 @@ fn of_machine(driver: &Path, error: MachineError) -> CliError {
         },
         _ => CliError::Machine(error),
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(
-        || "driver.sys".to_owned(),
-        |n| n.to_string_lossy().into_owned(),
-    )
 }
 
 /// Keep the driver, its PDB and the scenario beside the journal, so that the

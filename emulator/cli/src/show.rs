@@ -9,7 +9,7 @@ use journal::{Record, Tail};
 use report::text::Style;
 use report::{Baseline, Ending, Meta, Report, Suppression};
 use std::fs::File;
-use std::io::{BufReader, IsTerminal};
+use std::io::{BufReader, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use symbols::{SymbolTable, Symbolizer};
 
@@ -89,7 +89,13 @@ impl Shown {
             color,
             width: WIDTH,
         };
-        print!("{}", report::text::render(&self.report, style));
+        let text = report::text::render(&self.report, style);
+        match std::io::stdout().write_all(text.as_bytes()) {
+            // Whoever read it has read enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            Err(error) => log::warn!("the report could not be shown: {error}"),
+            Ok(()) => {}
+        }
     }
 }
 

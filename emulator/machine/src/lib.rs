@@ -8,10 +8,12 @@
 //! | `board` | memory, CPU, IOMMU and device on their buses |
 //! | `load` | putting it together: the driver's image, Windows' structures |
 //! | `run` | entering the driver, its traps, the device's turns, snapshots |
+//! | [`lint`] | what can be said of a driver before its defects show |
 //! | `workload` | what the driver is made to do |
 
 mod board;
 mod error;
+pub mod lint;
 mod load;
 mod options;
 mod run;

@@ -45,6 +45,23 @@ fn find(name: &str) -> Option<Service> {
 }
 
 impl Windows {
+    /// Is there such a routine or datum, for a driver that imports it? What
+    /// is guest code is known to the machine alone, and listed here.
+    #[must_use]
+    pub fn knows(name: &str) -> bool {
+        const GUEST_CODE: [&str; 8] = [
+            "memcpy",
+            "memmove",
+            "memset",
+            "memcmp",
+            "strlen",
+            "wcslen",
+            "__chkstk",
+            "RtlCopyMemory",
+        ];
+        find(name).is_some() || CELLS.iter().any(|(n, _)| *n == name) || GUEST_CODE.contains(&name)
+    }
+
     /// The address that an import, or a slot of an interface, gets: a thunk,
     /// a helper, a cell, or the never-mapped page of a missing one.
     pub fn resolve_routine(&mut self, module: &str, name: &str) -> Gva {

@@ -149,6 +149,12 @@ impl Machine {
         &self.board.memory
     }
 
+    /// Windows, to be looked at.
+    #[must_use]
+    pub fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
     /// Windows and the platform it runs on, for a test that plays the
     /// operating system badly.
     pub fn parts(&mut self) -> (&mut Windows, &mut dyn Platform) {

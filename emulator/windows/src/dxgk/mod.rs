@@ -160,6 +160,24 @@ impl State {
         self.miniport.is_some()
     }
 
+    /// The interface version that the driver registered with.
+    #[must_use]
+    pub fn interface_version(&self) -> Option<u32> {
+        self.miniport.as_ref().map(|m| m.version)
+    }
+
+    /// Did it register as a display-only driver?
+    #[must_use]
+    pub fn is_display_only(&self) -> bool {
+        self.miniport.as_ref().is_some_and(|m| m.display_only)
+    }
+
+    /// Did it report IoMmuSecureModeSupported, once asked?
+    #[must_use]
+    pub fn reports_secure_mode(&self) -> bool {
+        self.secure_mode_supported
+    }
+
     /// Is the device behind the isolation domain now?
     #[must_use]
     pub fn isolated(&self) -> bool {

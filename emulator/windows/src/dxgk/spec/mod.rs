@@ -38,6 +38,18 @@ pub mod initialization {
     pub const DISPLAY_ONLY_ESCAPE: u64 = 0xA8;
 }
 
+/// Imports for which the HLK fails a driver that opts in to isolation
+/// (display/iommu-based-gpu-isolation.md).
+pub const HLK_FORBIDDEN: [&str; 7] = [
+    "MmAllocateContiguousMemory",
+    "MmAllocateContiguousMemorySpecifyCache",
+    "MmFreeContiguousMemory",
+    "MmAllocatePagesForMdl",
+    "MmAllocatePagesForMdlEx",
+    "MmFreePagesFromMdl",
+    "MmProbeAndLockPages",
+];
+
 /// `DXGK_QUERYADAPTERINFOTYPE`.
 pub mod query {
     /// DXGKQAITYPE_DRIVERCAPS.
