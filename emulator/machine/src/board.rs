@@ -75,6 +75,12 @@ impl Board {
         gpu.step_landing(dma)
     }
 
+    /// Would the device do something now? Its vertical blank comes by virtual
+    /// time.
+    pub fn device_has_work(&self) -> bool {
+        self.gpu.has_work_at(self.scenario.now())
+    }
+
     /// Let the device take one step.
     pub fn step_device(&mut self) -> Stepped {
         let (gpu, dma) = self.device();

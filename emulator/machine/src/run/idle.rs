@@ -76,7 +76,7 @@ impl Machine {
             return Ok(None);
         }
         // The driver waits: the device does all it can.
-        if self.board.gpu.has_work() {
+        if self.board.device_has_work() {
             if self.board.step_device() == Stepped::Waiting {
                 // Only an access that the scenario holds back is left, and
                 // nothing else is going to make it land.
@@ -174,6 +174,10 @@ impl Machine {
         let Some(due) = waits.chain(timers).filter(|&due| due > now).min() else {
             return false;
         };
+        // The device shows its screens while the driver waits; on its own
+        // account it would go on for ever.
+        let vsync = self.board.gpu.next_vsync().filter(|&next| next > now);
+        let due = vsync.map_or(due, |next| next.min(due));
         self.board.scenario.advance(due - now);
         true
     }

@@ -25,7 +25,7 @@ impl Machine {
         limit: &RunLimit<'_>,
     ) -> Result<Option<End>, MachineError> {
         self.board.scenario.advance(TIME_PER_TRAP);
-        if self.board.gpu.has_work()
+        if self.board.device_has_work()
             && self.board.scenario.choose(Point::Device, 2) == 0
             && let Some(end) = self.device_step()?
         {
