@@ -208,4 +208,23 @@ proptest! {
             prop_assert!(harmless(&line));
         }
     }
+
+    #[test]
+    fn any_suppressions_and_baseline_are_read_or_refused(text in ".*", at in any::<usize>()) {
+        let good = json::render(&report(&Sample::use_after_free()));
+        let cut = (at % good.len()..).find(|cut| good.is_char_boundary(*cut)).unwrap();
+        let bent = format!("{}{text}{}", &good[..cut], &good[cut..]);
+        for file in [&text, &bent] {
+            let _ = crate::Baseline::parse(file.as_bytes());
+        }
+        let rule = "[[suppress]]\nfinding = \"stale-iotlb\"\nfunction = \"f\"\nreason = \"r\"\n";
+        let at = at % rule.len();
+        let bent = format!("{}{text}{}", &rule[..at], &rule[at..]);
+        for file in [&text, &bent] {
+            if let Err(error) = crate::parse_suppressions(file) {
+                prop_assert!(error.line >= 1 && error.line <= file.split('\n').count());
+                prop_assert!(harmless(&error.why), "{error:?}");
+            }
+        }
+    }
 }
