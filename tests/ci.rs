@@ -8,6 +8,9 @@ use std::path::Path;
 use support::{dmasan, driver, image, json, run, told};
 
 const DEFECT: &[&str] = &["--set", "Defect=free-before-detach"];
+/// 64 MiB of backing, for a machine of 24 MiB.
+const REFUSED: &str =
+    "workload = [{ do = \"create\", width = 4096, height = 4096 }, { do = \"free\" }]\n";
 const PASSING: &[&str] = &["--domain", "passthrough"];
 
 fn read(path: &Path) -> String {
@@ -122,6 +125,26 @@ fn start_failures_and_hangs_fail_in_junit_and_in_the_report() {
             .unwrap();
         assert_eq!(told(&output).0, Some(1), "{:?}", told(&output));
     }
+}
+
+#[test]
+fn refused_step_of_the_workload_fails_in_junit() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("scenario.toml");
+    std::fs::write(&scenario, REFUSED).unwrap();
+    let out = folder.path().join("out");
+    let arguments = [
+        "--scenario",
+        scenario.to_str().unwrap(),
+        "--junit",
+        "-",
+        "--memory",
+        "24",
+    ];
+    let (code, stdout, stderr) = told(&run(&driver("plain"), &out, &arguments));
+    assert_eq!(code, Some(1), "{stdout}\n{stderr}");
+    assert!(stdout.contains("type=\"workload-refused\""), "{stdout}");
+    assert_eq!(json(&out)["passes"], false);
 }
 
 #[test]

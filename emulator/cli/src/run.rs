@@ -73,6 +73,9 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
         &arguments.driver,
         arguments.scenario.as_deref(),
     );
+    if machine.workload_refused() {
+        shown.refused();
+    }
     ready.judge(&mut shown);
     files::write(&arguments.out.join("report.txt"), shown.plain().as_bytes())?;
     files::write(&arguments.out.join("report.json"), shown.json().as_bytes())?;
@@ -81,11 +84,7 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
     Ok(match end {
         End::Interrupted => 130,
         End::Unsupported { .. } => 3,
-        End::Completed | End::BugCheck
-            if shown.passes() && shown.is_whole() && !machine.workload_refused() =>
-        {
-            0
-        }
+        End::Completed | End::BugCheck if shown.passes() && shown.is_whole() => 0,
         _ => 1,
     })
 }

@@ -43,6 +43,11 @@ impl Shown {
         self.report.meta.tail == Tail::Clean && self.report.ending != Ending::Unknown
     }
 
+    /// The driver refused a step of the workload.
+    pub fn refused(&mut self) {
+        self.report.refused = true;
+    }
+
     /// Take out what suppressions and a baseline say.
     pub fn triage(&mut self, suppressions: Vec<Suppression>, baseline: Option<&Baseline>) {
         self.report.triage(suppressions, baseline);

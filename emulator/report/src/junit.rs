@@ -87,6 +87,16 @@ fn ending(report: &Report) -> TestCaseStatus {
         bad(kind, ty, reason, text)
     };
     match &report.ending {
+        Ending::Completed | Ending::BugCheck if report.refused => {
+            let reason = "the driver refused a step of the workload";
+            let notes = report.notes.join("\n");
+            bad(
+                Failure,
+                "workload-refused",
+                reason,
+                format!("{notes}\n{}", repeat()),
+            )
+        }
         Ending::Completed | Ending::BugCheck => match &report.meta.tail {
             Tail::Clean => TestCaseStatus::success(),
             Tail::Torn { at, why, .. } => {

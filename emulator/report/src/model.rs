@@ -149,6 +149,9 @@ pub struct Report {
     pub printed: Vec<Printed>,
     /// What a reader must know about the run, cleaned.
     pub notes: Vec<String>,
+    /// Did the driver refuse a step of the workload, so that later ones were
+    /// not run? Whoever ran it says so; the journal only has a note.
+    pub refused: bool,
     /// What suppressions and a baseline say of it.
     pub triage: Triage,
 }

@@ -114,13 +114,15 @@ impl Report {
     }
 
     /// Is there nothing that a developer must look at: no finding and no bug
-    /// check but excused ones, a driver that started and did not hang? A
-    /// journal that is cut off, or a run that was interrupted, is no defect.
+    /// check but excused ones, a driver that started, did what it was made to
+    /// and did not hang? A journal that is cut off, or a run that was
+    /// interrupted, is no defect.
     #[must_use]
     pub fn passes(&self) -> bool {
         let stops = self.stops.len();
         let omitted = self.omitted_stops.iter();
-        (0..self.findings.len()).all(|index| self.excused(index))
+        !self.refused
+            && (0..self.findings.len()).all(|index| self.excused(index))
             && self.facts.findings_omitted == 0
             && (0..stops).all(|index| self.stop_excused(index))
             && omitted
