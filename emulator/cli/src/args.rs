@@ -31,6 +31,13 @@ pub enum Command {
     /// Say what can be said of a driver without provoking its defects: the
     /// HLK's import gate, sections, what dmasan lacks, its INF, its caps
     Lint(Lint),
+    /// Print the rules that a driver is held to: source, how sure, what Windows
+    /// does on a breach
+    Rules {
+        /// One rule; without it all, as a Markdown table
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+    },
     /// Say what a finding means, why it matters and how to mend it
     Explain {
         /// The finding; without one they are listed

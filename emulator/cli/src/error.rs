@@ -91,6 +91,9 @@ pub enum CliError {
     /// The driver's copy beside the journal would lie over a result.
     #[error("a driver may not be named {0:?}, which is the name of a result: rename it")]
     ReservedName(String),
+    /// No rule has that name.
+    #[error("there is no rule {0:?}: dmasan rules lists them")]
+    NoSuchRule(String),
     /// No finding has that name.
     #[error("there is no finding {0:?}: dmasan explain lists them")]
     NoSuchFinding(String),
@@ -117,6 +120,7 @@ impl CliError {
             | Self::Journal { .. }
             | Self::Replay { .. }
             | Self::ReservedName(_)
+            | Self::NoSuchRule(_)
             | Self::NoSuchFinding(_) => 2,
             Self::Write { .. } | Self::Machine(_) | Self::Report(_) => 3,
         }

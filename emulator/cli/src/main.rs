@@ -10,6 +10,7 @@ mod gate;
 mod lint;
 mod logging;
 mod reproduce;
+mod rules;
 mod run;
 mod show;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => show::report(arguments),
         Command::Replay(arguments) => show::replay(arguments),
         Command::Lint(arguments) => lint::lint(arguments),
+        Command::Rules { id } => rules::rules(id.as_deref()),
         Command::Explain { id } => explain::explain(id.as_deref()),
         Command::Doctor => doctor::doctor(),
     };

@@ -39,8 +39,7 @@ pub mod layout {
     pub const PAGE: u64 = 0x1000;
 }
 
-/// The queue of a context that no buffer brought ([`Function::mint`]).
-pub const NO_QUEUE: u16 = u16::MAX;
+pub use journal::event::NO_QUEUE;
 
 /// What to make a function of.
 #[derive(Clone, Debug)]

@@ -35,6 +35,10 @@ id!(
     TokenId
 );
 
+/// The queue of a context that came by none: work of the device's own, such
+/// as reading a screen at its vertical blank.
+pub const NO_QUEUE: u16 = 0xffff;
+
 /// What is run, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {

@@ -4,7 +4,7 @@ use super::{Line, Page, Tone, life, neighbours, stack};
 use crate::model::{Found, Frame, Report};
 use crate::remedy::remedy;
 use crate::spec::bug_check_name;
-use journal::event::{AllocationKind, Certainty};
+use journal::event::{AllocationKind, Certainty, NO_QUEUE};
 use ledger::spec::{fault_reason, is_iommu_fault};
 use ledger::{AllocationFacts, Command, Finding, Kind, Outcome, Party, span};
 
@@ -139,9 +139,13 @@ fn command_words(command: &Command) -> String {
         None => "not known yet: the device was still reading it".to_owned(),
     };
     let mut place = vec![format!("command {}", command.context.0)];
-    place.extend(command.queue.map(|queue| format!("queue {queue}")));
-    place.extend(command.position.map(|at| format!("ring index {at}")));
-    place.extend(command.head.map(|head| format!("descriptor {head}")));
+    if command.queue == Some(NO_QUEUE) {
+        place.push("the device's own work, by no queue".to_owned());
+    } else {
+        place.extend(command.queue.map(|queue| format!("queue {queue}")));
+        place.extend(command.position.map(|at| format!("ring index {at}")));
+        place.extend(command.head.map(|head| format!("descriptor {head}")));
+    }
     place.extend(command.answer.iter().map(|name| format!("answer {name}")));
     text.push_str(&format!(" ({})", place.join(", ")));
     text
