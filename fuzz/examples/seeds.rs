@@ -179,6 +179,8 @@ fn run() -> Vec<Record> {
     let _ = dma.read(Iova(0x40_0000), &mut [0; 8]);
     os.run(pages(1, Iova(0x3_0000), 1, true));
     tell(Event::BugCheck(BugCheck {
+        rule: None,
+        finding: None,
         code: 0xe6,
         parameters: [0x26, 0, 0, 0],
         certainty: Certainty::Documented,

@@ -108,6 +108,8 @@ impl Report {
                         finding: ledger.cause(number),
                         bug_check: BugCheck {
                             reason: text(&stop.reason),
+                            rule: stop.rule.as_deref().map(text),
+                            finding: stop.finding.as_deref().map(text),
                             ..stop.clone()
                         },
                     });

@@ -62,6 +62,8 @@ fn value(report: &Report) -> Value {
             "parameters": stop.bug_check.parameters.map(hex),
             "certainty": certainty(stop.bug_check.certainty),
             "reason": stop.bug_check.reason,
+            "rule": stop.bug_check.rule,
+            "breach": stop.bug_check.finding,
             "continued": stop.bug_check.continued,
             "stack": stack(&stop.stack),
             "finding": stop.finding,

@@ -171,6 +171,10 @@ pub struct BugCheck {
     pub stack: StackId,
     /// Did the run go on all the same (`--keep-going`)?
     pub continued: bool,
+    /// The rule that was broken (`dmasan rules`), if it was one.
+    pub rule: Option<String>,
+    /// Identifier of the finding that the rule's breach is, if it is one.
+    pub finding: Option<String>,
 }
 
 /// How sure we are of what Windows does.

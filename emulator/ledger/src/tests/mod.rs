@@ -222,6 +222,8 @@ impl Run {
 
     pub(crate) fn bug_check(self, iova: u64, continued: bool) -> Self {
         self.then(Event::BugCheck(event::BugCheck {
+            rule: None,
+            finding: None,
             code: 0xe6,
             parameters: [0x26, 0, iova, 6],
             certainty: event::Certainty::Inferred,

@@ -132,6 +132,8 @@ fn event() -> impl Strategy<Value = Event> {
             recorded: true,
         }),
         address().prop_map(|address| Event::BugCheck(event::BugCheck {
+            rule: None,
+            finding: None,
             code: 0xe6,
             parameters: [0x26, 0, address, 6],
             certainty: event::Certainty::Ours,

@@ -245,10 +245,13 @@ impl Machine {
     pub(crate) fn bug_check(&mut self, stop: Stop) -> Result<Option<event::End>, MachineError> {
         let continued = self.keep_going && stop.go_on.is_some();
         let stack = self.board.stack_id();
+        let rule = stop.rule.and_then(windows::rules::find);
         self.board
             .scenario
             .journal()
             .emit(Event::BugCheck(BugCheck {
+                rule: rule.map(|rule| rule.id.to_owned()),
+                finding: rule.and_then(|rule| rule.finding).map(str::to_owned),
                 code: stop.code,
                 parameters: stop.parameters,
                 certainty: stop.certainty,

@@ -57,9 +57,17 @@ fn stops(page: &mut Page, report: &Report) {
     };
     for stop in own().take(MAX_STOPS) {
         let check = &stop.bug_check;
-        let text = format!("ERROR: {}", stop_words(check.code, check.parameters));
+        let words = stop_words(check.code, check.parameters);
+        let text = match &check.finding {
+            Some(finding) => format!("ERROR: {finding}: {words}"),
+            None => format!("ERROR: {words}"),
+        };
         page.push(title(Tone::Bad, text));
         page.wrapped(Line::plain("  "), 2, Tone::Bold, &check.reason);
+        if let Some(rule) = &check.rule {
+            let text = format!("{rule} (dmasan rules {rule})");
+            page.row("rule", Tone::Plain, &text);
+        }
         page.row("how sure", Tone::Faint, certainty(check.certainty));
         let went_on = if check.continued {
             ", and the run went on (--keep-going)"

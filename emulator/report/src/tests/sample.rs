@@ -197,6 +197,8 @@ impl Sample {
 
     pub(crate) fn bug_check(self, code: u32, parameters: [u64; 4], reason: &str) -> Self {
         self.then(Event::BugCheck(BugCheck {
+            rule: None,
+            finding: None,
             code,
             parameters,
             certainty: Certainty::Inferred,
