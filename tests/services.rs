@@ -314,3 +314,43 @@ fn a_thread_that_waits_at_apc_level_does_not_raise_another() {
     })
     .says(0, &[]);
 }
+
+/// DriverUnload of the DRIVER_OBJECT in RCX becomes a routine that only
+/// returns, placed behind what `entry` assembles.
+fn unloadable(
+    a: &mut CodeAssembler,
+    entry: impl FnOnce(&mut CodeAssembler, CodeLabel) -> Result<(), IcedError>,
+) -> Result<(), IcedError> {
+    let mut unload = a.create_label();
+    a.lea(rax, ptr(unload))?;
+    a.mov(qword_ptr(rcx + 0x68), rax)?;
+    a.sub(rsp, 0x98)?;
+    entry(a, unload)?;
+    a.xor(eax, eax)?;
+    a.add(rsp, 0x98)?;
+    a.ret()?;
+    a.set_label(&mut unload)?;
+    a.ret()
+}
+
+#[test]
+fn a_driver_that_leaves_nothing_behind_unloads_in_peace() {
+    run_with(&["DbgPrint"], AMPLE, |a| unloadable(a, |_, _| Ok(()))).says(0, &["no findings"]);
+}
+
+#[test]
+fn a_thread_that_outlives_its_driver_is_told() {
+    run_with(&["PsCreateSystemThread"], AMPLE, |a| {
+        // The unload routine serves as the thread's too: nobody waits for it.
+        unloadable(a, |a, routine| start_thread(a, routine, 0))
+    })
+    .says(1, &["0xCE", "a system thread outlived the driver"]);
+}
+
+#[test]
+fn a_timer_that_outlives_its_driver_is_told() {
+    run_with(&["KeInitializeTimer", "KeSetTimerEx"], AMPLE, |a| {
+        unloadable(a, |a, _| set_timer(a, -10_000_000, 0))
+    })
+    .says(1, &["0xCE", "a timer that is set outlived the driver"]);
+}

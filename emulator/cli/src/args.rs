@@ -124,7 +124,7 @@ pub struct Gate {
     #[arg(long, value_name = "FILE")]
     pub sarif: Option<PathBuf>,
 
-    /// Findings that may be, as a TOML file of [[suppress]] tables, each with
+    /// Findings that may be, as a TOML file of `suppress` tables, each with
     /// finding, function (a name or a pattern with * and ?) and reason
     ///
     /// What they cover does not fail the run, and is told in a line; those

@@ -304,6 +304,6 @@ pub enum Outcome {
         /// Did the translation come from the IOTLB?
         cached: bool,
     },
-    /// Refused; an [`Event::Fault`] says why.
+    /// Refused; an [`Event::Fault`](super::Event::Fault) says why.
     Refused,
 }

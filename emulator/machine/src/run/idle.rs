@@ -1,13 +1,15 @@
 //! What happens while the driver's code does not run: the next call of the
 //! adapter's life, and waiting.
 
-use super::Machine;
 use super::threads::{Parked, Purpose};
+use super::{Machine, stops};
 use crate::error::MachineError;
 use crate::vm::Gpr;
 use crate::workload::Next;
 use gpu::Stepped;
 use journal::event::{End, Event};
+use memory::Gva;
+use windows::Stop;
 use windows::dxgk::Progress;
 
 impl Machine {
@@ -33,14 +35,40 @@ impl Machine {
                 Ok(None)
             }
             Next::Life(Progress::Ready) => Ok(None),
-            Next::Life(Progress::Finished) => Ok(Some(match self.windows.dxgk.failure() {
-                Some((routine, status)) => End::StartFailed {
-                    routine: routine.to_owned(),
-                    status,
-                },
-                None => End::Completed,
-            })),
+            Next::Life(Progress::Finished) => {
+                if let Some(stop) = self.left_behind()
+                    && let Some(end) = self.bug_check(stop)?
+                {
+                    return Ok(Some(end));
+                }
+                Ok(Some(match self.windows.dxgk.failure() {
+                    Some((routine, status)) => End::StartFailed {
+                        routine: routine.to_owned(),
+                        status,
+                    },
+                    None => End::Completed,
+                }))
+            }
         }
+    }
+
+    /// What of an unloaded driver would still run its code.
+    fn left_behind(&self) -> Option<Stop> {
+        if !self.windows.dxgk.is_unloaded() {
+            return None;
+        }
+        let executive = &self.windows.executive;
+        let thread = executive
+            .threads()
+            .iter()
+            .find(|thread| thread.id != 0 && thread.ended.is_none());
+        if let Some(thread) = thread {
+            return Some(stops::left_behind(thread.start, "a system thread"));
+        }
+        if executive.next_deadline(None).is_some() {
+            return Some(stops::left_behind(Gva(0), "a timer that is set"));
+        }
+        None
     }
 
     /// The current thread waits: see whether it need not any more; else let

@@ -9,6 +9,22 @@ use windows::{PlatformError, Stop};
 /// Kernel space starts here.
 const KERNEL: u64 = 0xFFFF_8000_0000_0000;
 
+/// The driver was unloaded while something would still run its code, at
+/// `address` if that is known.
+pub(super) fn left_behind(address: Gva, what: &str) -> Stop {
+    Stop {
+        code: 0xCE,
+        parameters: [address.0, 8, address.0, 0],
+        certainty: Certainty::Documented,
+        reason: format!(
+            "DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS: {what} outlived the driver; \
+             end it, and wait for its end, before DriverUnload returns"
+        ),
+        go_on: Some(0),
+        rule: None,
+    }
+}
+
 /// An access that the page tables do not allow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BadAccess {

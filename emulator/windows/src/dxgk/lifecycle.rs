@@ -136,6 +136,7 @@ impl Windows {
                 self.unload(p)
             }
             Stage::Unload | Stage::Done => {
+                self.dxgk.unloaded |= self.dxgk.stage == Stage::Unload;
                 self.dxgk.stage = Stage::Done;
                 Ok(Progress::Finished)
             }
@@ -176,6 +177,7 @@ impl Windows {
         if !status::is_success(result) {
             // Windows unloads such an image without calling it again.
             self.refuse("DriverEntry", result);
+            self.dxgk.unloaded = true;
             self.dxgk.stage = Stage::Done;
             return Ok(Progress::Finished);
         }

@@ -130,6 +130,8 @@ pub struct State {
     /// The routine that refused to start, and its status.
     pub(crate) failure: Option<(String, u32)>,
     pub(crate) secure_mode_supported: bool,
+    /// Is the driver's image gone?
+    pub(crate) unloaded: bool,
 }
 
 impl State {
@@ -151,6 +153,7 @@ impl State {
             stage: lifecycle::Stage::Load,
             failure: None,
             secure_mode_supported: false,
+            unloaded: false,
         }
     }
 
@@ -158,6 +161,12 @@ impl State {
     #[must_use]
     pub fn registered(&self) -> bool {
         self.miniport.is_some()
+    }
+
+    /// Was the driver unloaded? One without an unload routine never is.
+    #[must_use]
+    pub fn is_unloaded(&self) -> bool {
+        self.unloaded
     }
 
     /// The interface version that the driver registered with.

@@ -205,20 +205,20 @@ pub fn find(id: &str) -> Option<&'static Rule> {
 /// A rule as it is printed: text, field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// [`Rule::id`].
+    /// `Rule::id`.
     pub id: &'static str,
     /// The routines, by commas.
     pub routines: String,
-    /// [`Rule::says`].
+    /// `Rule::says`.
     pub says: &'static str,
-    /// [`Rule::finding`], or nothing.
+    /// `Rule::finding`, or nothing.
     pub finding: &'static str,
     /// What Windows does: `bug check 0xC4 (0x7E, IRQL, 0x2, 0x0)`, `returns
     /// 0xC0000008`, or nothing.
     pub answer: String,
     /// `documented`, `inferred` or `ours`.
     pub certainty: &'static str,
-    /// [`Rule::source`].
+    /// `Rule::source`.
     pub source: &'static str,
 }
 
