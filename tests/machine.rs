@@ -218,7 +218,27 @@ fn an_entry_cleared_behind_everyones_back_faults_as_hardware_does() {
     // VT-d reason 6: read permission is missing.
     assert_eq!(fault, Some((page.0, 6, false)));
     // The pages are the driver's still: no use after free.
-    assert!(!findings(&machine).contains(&"dma-use-after-free".to_owned()));
+    assert_eq!(findings(&machine), ["dma-unmapped"]);
+}
+
+#[test]
+fn pages_given_back_while_they_are_mapped_are_reported() {
+    let mut machine = machine("plain", &options(small(), Part::None));
+    until(&mut machine, |r| {
+        r.iter()
+            .any(|r| matches!(&r.event, Event::Allocate(a) if a.kind == AllocationKind::DxgkMdl))
+    });
+    assert_eq!(findings(&machine), Vec::<String>::new());
+    let id = records(&machine)
+        .iter()
+        .find_map(|r| match &r.event {
+            Event::Allocate(a) if a.kind == AllocationKind::DxgkMdl => Some(a.id),
+            _ => None,
+        })
+        .unwrap();
+    let (windows, platform) = machine.parts();
+    windows.mm.release_pages(platform, id);
+    assert_eq!(findings(&machine), ["mapped-after-free"]);
 }
 
 /// Stop between the first frame and the second, and unmap the backing as

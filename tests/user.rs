@@ -210,10 +210,12 @@ fn without_kvm_the_remedy_is_told() {
     if !namespaces() {
         return;
     }
+    let folder = tempfile::tempdir().unwrap();
     let script = format!(
-        "mount -t tmpfs tmpfs /dev && mknod /dev/null c 1 3 && exec {} run {} --out /tmp/dmasan-no-kvm",
+        "mount -t tmpfs tmpfs /dev && mknod /dev/null c 1 3 && exec {} run {} --out {}",
         env!("CARGO_BIN_EXE_dmasan"),
-        driver("plain").display()
+        driver("plain").display(),
+        folder.path().display()
     );
     let (code, stdout, stderr) = told(&in_namespace(&script));
     assert_eq!(code, Some(3), "{stdout}\n{stderr}");
