@@ -5,7 +5,7 @@ mod support;
 
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{dmasan, driver, image, run, told};
 
@@ -102,23 +102,29 @@ fn a_driver_that_spins_is_a_hang_with_its_place() {
     assert!(stdout.contains("driver.sys+0x1000"), "{stdout}");
 }
 
-#[test]
-fn ctrl_c_ends_with_130_and_a_journal_that_can_be_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("spins.sys");
+/// A run that goes on for long, once its journal has begun.
+fn spinning(folder: &Path, out: &Path) -> Child {
+    let path = folder.join("spins.sys");
     std::fs::write(&path, image::spins()).unwrap();
-    let out = folder.path().join("out");
-    let mut child = dmasan()
+    let child = dmasan()
         .arg("run")
         .arg(&path)
         .arg("--out")
-        .arg(&out)
+        .arg(out)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     wait_for(&out.join("journal"));
     std::thread::sleep(Duration::from_millis(200));
+    child
+}
+
+#[test]
+fn ctrl_c_ends_with_130_and_a_journal_that_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut child = spinning(folder.path(), &out);
     let interrupted = Command::new("kill")
         .args(["-INT", &child.id().to_string()])
         .status()
@@ -145,20 +151,8 @@ fn ctrl_c_ends_with_130_and_a_journal_that_can_be_read() {
 #[test]
 fn a_killed_run_leaves_a_journal_that_can_be_read() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("spins.sys");
-    std::fs::write(&path, image::spins()).unwrap();
     let out = folder.path().join("out");
-    let mut child = dmasan()
-        .arg("run")
-        .arg(&path)
-        .arg("--out")
-        .arg(&out)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for(&out.join("journal"));
-    std::thread::sleep(Duration::from_millis(200));
+    let mut child = spinning(folder.path(), &out);
     child.kill().unwrap();
     child.wait().unwrap();
     let journal = out.join("journal");
