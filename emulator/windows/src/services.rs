@@ -45,21 +45,11 @@ fn find(name: &str) -> Option<Service> {
 }
 
 impl Windows {
-    /// Is there such a routine or datum, for a driver that imports it? What
-    /// is guest code is known to the machine alone, and listed here.
+    /// Is there such a routine or datum here? Helpers, which are guest code,
+    /// are the machine's.
     #[must_use]
     pub fn knows(name: &str) -> bool {
-        const GUEST_CODE: [&str; 8] = [
-            "memcpy",
-            "memmove",
-            "memset",
-            "memcmp",
-            "strlen",
-            "wcslen",
-            "__chkstk",
-            "RtlCopyMemory",
-        ];
-        find(name).is_some() || CELLS.iter().any(|(n, _)| *n == name) || GUEST_CODE.contains(&name)
+        find(name).is_some() || CELLS.iter().any(|(n, _)| *n == name)
     }
 
     /// The address that an import, or a slot of an interface, gets: a thunk,
@@ -93,12 +83,6 @@ impl Windows {
     #[must_use]
     pub fn thunk_name(&self, index: u32) -> Option<&str> {
         self.thunks.get(index as usize).map(String::as_str)
-    }
-
-    /// How many thunks were given out.
-    #[must_use]
-    pub fn thunk_count(&self) -> usize {
-        self.thunks.len()
     }
 
     /// The missing routine or datum whose page holds `address`.

@@ -10,7 +10,7 @@ pub use inf::{Inf, MAX_INF};
 use crate::error::MachineError;
 use crate::options::Options;
 use crate::run::Machine;
-use crate::vm::{RunLimit, patch};
+use crate::vm::{RunLimit, helpers, patch};
 use journal::Journal;
 use journal::event::End;
 use scenario::Plan;
@@ -129,6 +129,7 @@ fn warning(id: &'static str, text: String) -> Remark {
 }
 
 fn imports(image: &LoadedImage, started: Option<&Started>, remarks: &mut Vec<Remark>) {
+    let helpers = helpers::image().map_or_else(|_| Vec::new(), |image| image.symbols);
     for import in &image.imports {
         let symbol = import.symbol.to_string();
         if HLK_FORBIDDEN.contains(&symbol.as_str()) {
@@ -155,7 +156,8 @@ fn imports(image: &LoadedImage, started: Option<&Started>, remarks: &mut Vec<Rem
                 ),
             });
         }
-        if !Windows::knows(&symbol) {
+        let known = Windows::knows(&symbol) || helpers.iter().any(|(name, _)| *name == symbol);
+        if !known {
             remarks.push(warning(
                 "import-missing",
                 format!(

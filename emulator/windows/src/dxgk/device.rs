@@ -2,15 +2,13 @@
 //! space, its registers, its interrupt and DPC.
 
 use super::spec::{device_info, resources};
-use super::{DEVICE_IRQL, Mapping, is_our_handle, place};
+use super::{DEVICE_IRQL, is_our_handle, place};
 use crate::call::{Call, Outcome};
-use crate::platform::{Platform, PlatformError, Protection};
+use crate::platform::{Platform, PlatformError};
 use crate::rules::dxgk as rule;
 use crate::{Windows, status};
-use memory::{Gpa, Gva, PAGE_SIZE, Pfn, pages_spanned};
+use memory::{Gpa, Gva};
 
-/// Where mapped device memory goes; addresses are not used twice.
-const DEVICE_MEMORY: Gva = Gva(0xFFFF_F880_0000_0000);
 /// Most bytes that one call may read or write of configuration space.
 const CONFIG_SIZE: u64 = 4096;
 
@@ -215,36 +213,23 @@ fn try_map_memory(
     if !is_our_handle(handle) || io_space as u8 != 0 || user_mode != 0 || length == 0 || !inside {
         return Ok(rule::DEVICE_RANGE.refuse(format_args!("DxgkCbMapMemory of {address}")) as u32);
     }
-    let pages = pages_spanned(address.0, length);
-    let base = Gva(DEVICE_MEMORY.0 + windows.dxgk.mapped_pages * PAGE_SIZE);
-    windows.dxgk.mapped_pages += pages + 1; // an unmapped page between
-    let place = |page: u64| Gva(base.0 + page * PAGE_SIZE);
-    for page in 0..pages {
-        let frame = Pfn(address.page() + page);
-        if p.map(place(page), frame, Protection::WRITE).is_err() {
-            (0..page).for_each(|done| p.unmap(place(done)));
-            return Ok(status::INSUFFICIENT_RESOURCES);
-        }
-    }
-    let given = base.0 + address.offset();
-    windows.dxgk.mappings.insert(given, Mapping { pages });
-    p.write_u64(result, given)?;
+    let Ok(given) = windows.mm.map_device_memory(p, address, length) else {
+        return Ok(status::INSUFFICIENT_RESOURCES);
+    };
+    windows.dxgk.mappings.insert(given);
+    p.write_u64(result, given.0)?;
     Ok(status::SUCCESS)
 }
 
 /// NTSTATUS DxgkCbUnmapMemory(hDevice, VirtualAddress).
 pub(crate) fn unmap_memory(windows: &mut Windows, p: &mut dyn Platform, call: &Call) -> Outcome {
     let [handle, address, ..] = call.registers;
-    let Some(mapping) = is_our_handle(handle)
-        .then(|| windows.dxgk.mappings.remove(&address))
-        .flatten()
-    else {
+    // Only what DxgkCbMapMemory gave: other mappings have their own routine.
+    let ours = is_our_handle(handle) && windows.dxgk.mappings.remove(&Gva(address));
+    if !ours {
         return rule::DEVICE_MAPPING.refusal(format_args!("DxgkCbUnmapMemory of {address:#x}"));
-    };
-    let base = Gva(address).page_base();
-    for page in 0..mapping.pages {
-        p.unmap(Gva(base.0 + page * PAGE_SIZE));
     }
+    windows.mm.unmap_device_memory(p, Gva(address));
     done(status::SUCCESS)
 }
 

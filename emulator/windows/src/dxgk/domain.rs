@@ -1,9 +1,9 @@
 //! The isolation domain: created with the adapter, attached between Begin-
 //! and EndExclusiveAccess, holding exactly the tracked pages, 1:1.
 
+use crate::Windows;
 use crate::hal;
 use crate::platform::Platform;
-use crate::{Windows, dxgk::TrackedObject};
 use memory::Pfn;
 
 /// What the device may reach.
@@ -82,21 +82,5 @@ pub(crate) fn unmap(
     match windows.dxgk.domain {
         Some(domain) if windows.dxgk.attached => windows.hal.unmap(p, domain, frames),
         _ => Ok(()),
-    }
-}
-
-impl Windows {
-    /// Virtual address ranges (start, pages) of device memory blocks that
-    /// are mapped for the CPU by dxgkrnl itself.
-    #[must_use]
-    pub fn contiguous_blocks(&self) -> Vec<(memory::Gva, u64)> {
-        self.dxgk
-            .tracked
-            .values()
-            .filter_map(|t| match t.object {
-                TrackedObject::Contiguous(at) => Some((at, t.frames.len() as u64)),
-                TrackedObject::Mdl(_) => None,
-            })
-            .collect()
     }
 }

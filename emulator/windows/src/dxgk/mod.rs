@@ -20,7 +20,7 @@ use crate::rules::dxgk as rule;
 use crate::status;
 use crate::{Windows, executive};
 use memory::{Gva, Pfn, RequesterId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Interrupt request level of the device's interrupt: above every DPC.
 /// Windows derives it from the vector; any device level serves.
@@ -101,12 +101,6 @@ pub(crate) enum TrackedObject {
     Contiguous(Gva),
 }
 
-/// A device memory range that the driver mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mapping {
-    pub pages: u64,
-}
-
 /// Everything dxgkrnl remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -119,8 +113,8 @@ pub struct State {
     pub(crate) tracked: BTreeMap<u64, Tracked>,
     /// Handles given out so far: none is used twice.
     pub(crate) handles: u64,
-    pub(crate) mappings: BTreeMap<u64, Mapping>,
-    pub(crate) mapped_pages: u64,
+    /// Addresses of device memory that DxgkCbMapMemory gave.
+    pub(crate) mappings: BTreeSet<Gva>,
     /// The isolation domain, once created.
     pub(crate) domain: Option<DomainId>,
     /// Is the device attached to it?
@@ -145,8 +139,7 @@ impl State {
             context: 0,
             tracked: BTreeMap::new(),
             handles: 0,
-            mappings: BTreeMap::new(),
-            mapped_pages: 0,
+            mappings: BTreeSet::new(),
             domain: None,
             attached: false,
             dpc_queued: false,
