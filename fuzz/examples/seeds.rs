@@ -165,6 +165,7 @@ fn run() -> Vec<Record> {
             first: Pfn(0x30),
             count: 2,
         }],
+        requested: 2,
         stack,
     }));
     map(&os);
@@ -251,6 +252,7 @@ fn use_it(os: &Os, name: NameId) {
         context,
         name,
         detail: "resource 1".into(),
+        resource: None,
     });
     let _ = dma.write(Iova(0x3_1000), &[0; 24]);
     tell(Event::Response {

@@ -250,6 +250,26 @@ impl Command {
         })
     }
 
+    /// The resource it works on, if it is one.
+    pub fn resource(&self) -> Option<u32> {
+        match self {
+            Self::GetDisplayInfo | Self::GetEdid { .. } | Self::Unknown => None,
+            Self::Create { resource, .. }
+            | Self::Unref { resource }
+            | Self::SetScanout { resource, .. }
+            | Self::Flush { resource, .. }
+            | Self::Transfer { resource, .. }
+            | Self::Attach { resource, .. }
+            | Self::Detach { resource }
+            | Self::AssignUuid { resource }
+            | Self::CreateBlob { resource, .. }
+            | Self::SetScanoutBlob { resource, .. }
+            | Self::MapBlob { resource }
+            | Self::UnmapBlob { resource } => Some(*resource),
+            Self::Cursor { image, .. } => image.map(|image| image.resource),
+        }
+    }
+
     /// What it works on, in words.
     pub fn detail(&self) -> String {
         match self {

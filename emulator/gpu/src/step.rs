@@ -12,7 +12,7 @@ use crate::resource::Transfer;
 use crate::spec::{self, command as code};
 use crate::{Stepped, VirtioGpu};
 use iommu::{Dma, Issued, Landing};
-use journal::event::{ContextId, Event, TokenId};
+use journal::event::{self, ContextId, Event, TokenId};
 use memory::{Iova, PAGE_SIZE};
 use pci::{Chain, Segment};
 
@@ -292,11 +292,14 @@ impl VirtioGpu {
             (Command::Unknown, Some(header)) => format!("type {:#06x}", header.kind),
             _ => command.detail(),
         };
-        self.name_command(dma, job, &detail);
-        match self
+        self.tell_command(dma, job, &detail, command.resource());
+        let done = self
             .gpu
-            .execute(job.queue, &command, dma.env().scenario.now())
-        {
+            .execute(job.queue, &command, dma.env().scenario.now());
+        if matches!(done, Done::Response(code::OK_NODATA)) {
+            tell_backing(dma, job.context, &command);
+        }
+        match done {
             Done::Response(code) => self.respond(dma, job, code),
             Done::Answer(code, body) => self.respond_with(dma, job, code, &body),
             Done::Transfer(transfer, cursor) => job.stage = Stage::Transfer(transfer, cursor),
@@ -381,7 +384,12 @@ impl VirtioGpu {
         Some(Stepped::Progress)
     }
 
+    /// A command that was not read far enough to be done.
     fn name_command(&self, dma: Dma<'_>, job: &Job, detail: &str) {
+        self.tell_command(dma, job, detail, None);
+    }
+
+    fn tell_command(&self, dma: Dma<'_>, job: &Job, detail: &str, resource: Option<u32>) {
         let journal = dma.env().scenario.journal();
         let name = job.header.map_or("UNREAD", |h| command::name(h.kind));
         let name = journal.name(name);
@@ -389,6 +397,7 @@ impl VirtioGpu {
             context: job.context,
             name,
             detail: detail.to_owned(),
+            resource,
         });
     }
 
@@ -412,6 +421,29 @@ impl VirtioGpu {
             });
         }
     }
+}
+
+/// A command was done that gave a resource its backing, or took it.
+fn tell_backing(dma: Dma<'_>, context: ContextId, command: &Command) {
+    let event = match command {
+        Command::Attach { resource, entries }
+        | Command::CreateBlob {
+            resource, entries, ..
+        } if !entries.is_empty() => Event::Backing {
+            context,
+            resource: *resource,
+            segments: entries
+                .iter()
+                .map(|&(iova, length)| event::Segment { iova, length })
+                .collect(),
+        },
+        Command::Detach { resource } | Command::Unref { resource } => Event::NoBacking {
+            context,
+            resource: *resource,
+        },
+        _ => return,
+    };
+    dma.env().scenario.journal().emit(event);
 }
 
 /// The piece of a buffer that starts at byte `offset`: in one segment and one

@@ -199,6 +199,7 @@ impl VirtioGpu {
                 "scanout {}, resource {}",
                 scan.scanout, scan.transfer.resource
             ),
+            resource: Some(scan.transfer.resource),
         });
         self.gpu.vsync.scan = Some(scan);
     }

@@ -34,6 +34,7 @@ fn sample(n: u64) -> Event {
                 first: Pfn(n),
                 count: 3,
             }],
+            requested: 3,
             stack: StackId(0),
         }),
         _ => Event::DebugPrint {

@@ -106,6 +106,7 @@ impl Ledger {
                 context,
                 name,
                 detail,
+                ..
             } => {
                 self.commands.named(*context, *name, detail);
                 self.learn(*context);

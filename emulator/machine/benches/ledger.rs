@@ -33,6 +33,7 @@ fn allocations() -> Vec<Event> {
                     first: Pfn(index * RUN),
                     count: RUN,
                 }],
+                requested: RUN,
                 stack: StackId(0),
             })
         })

@@ -87,15 +87,10 @@ impl Workload {
                 let answer = self.answer(windows, p)?;
                 if status >= 0x8000_0000 {
                     self.refused = true;
-                    note(
-                        p,
-                        format!(
-                            "workload step {} ({}): the driver returned {status:#010x}; \
-                             the steps after it were not run",
-                            index + 1,
-                            name(self.steps.get(index)),
-                        ),
-                    );
+                    p.scenario().journal().emit(Event::Refused {
+                        step: format!("{} ({})", index + 1, name(self.steps.get(index))),
+                        status,
+                    });
                     return self.stop(windows, p);
                 }
                 if let Some(Step::Create { .. }) = self.steps.get(index) {

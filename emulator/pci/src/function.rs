@@ -235,6 +235,13 @@ impl Function {
                 let vectors = self.msix.vectors();
                 match self.transport.common_write(at, size, value, vectors) {
                     Effect::None => {}
+                    Effect::Enabled(queue, areas) => {
+                        dma.env().scenario.journal().emit(Event::Queue {
+                            device: self.requester,
+                            queue,
+                            areas,
+                        });
+                    }
                     Effect::Reset => self.reset(dma, device),
                     Effect::Broken(error) => self.fail(dma, error),
                 }

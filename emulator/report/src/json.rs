@@ -199,6 +199,8 @@ fn allocation(facts: &AllocationFacts, allocated: &[Frame], freed: &[Frame]) -> 
             AllocationKind::MmMdl => "mm-mdl",
             AllocationKind::MmContiguous => "mm-contiguous",
             AllocationKind::Pool => "pool",
+            AllocationKind::FramebufferSave => "framebuffer-save",
+            AllocationKind::HardwareReserved => "hardware-reserved",
         },
         "handle": hex(facts.handle),
         "address": hex(facts.address),

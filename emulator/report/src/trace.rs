@@ -253,6 +253,8 @@ impl<'a> Trace<'a> {
                     AllocationKind::DxgkMdl | AllocationKind::MmMdl => "MDL",
                     AllocationKind::DxgkContiguous | AllocationKind::MmContiguous => "contiguous",
                     AllocationKind::Pool => "pool",
+                    AllocationKind::FramebufferSave => "frame buffer save",
+                    AllocationKind::HardwareReserved => "hardware reserved",
                 };
                 let pages = allocation.pages.iter();
                 let pages = pages.fold(0u64, |sum, run| sum.saturating_add(run.count));
@@ -292,6 +294,7 @@ impl<'a> Trace<'a> {
                 context,
                 name,
                 detail,
+                ..
             } => format!(
                 "gpu #{}: {} {}",
                 context.0,

@@ -2,7 +2,7 @@
 
 use crate::platform::{Platform, PlatformError};
 use crate::rules::executive::ARGUMENT_NOT_MAPPED;
-use journal::event::Certainty;
+use journal::event::{Certainty, Subject};
 use memory::Gva;
 
 /// A call as it arrives: the Windows x64 convention, before the callee's
@@ -88,12 +88,21 @@ pub struct Stop {
     /// The rule that was broken ([`crate::rules`]); `None` where the driver
     /// itself asked for it.
     pub rule: Option<&'static str>,
+    /// What the breach is about.
+    pub subject: Subject,
     /// RAX for the caller when the run goes on all the same; `None` if
     /// nothing sensible can follow.
     pub go_on: Option<u64>,
 }
 
 impl Stop {
+    /// The breach is about this.
+    #[must_use]
+    pub fn about(mut self, subject: Subject) -> Self {
+        self.subject = subject;
+        self
+    }
+
     /// The call can return `value` all the same.
     #[must_use]
     pub fn or_return(mut self, value: impl Into<u64>) -> Self {

@@ -123,6 +123,27 @@ pub enum Event {
     },
     /// Windows stops, or would stop.
     BugCheck(BugCheck),
+    /// A rule was broken that Windows answers with a status, or with silence.
+    Breach(Breach),
+    /// The driver refused a step of the workload: the steps after it were
+    /// not run.
+    Refused {
+        /// Which step, in words, and from 1.
+        step: String,
+        /// What the driver returned (NTSTATUS).
+        status: u32,
+    },
+    /// The driver told its caps.
+    Caps {
+        /// `DXGK_VIDMMCAPS`, its first 32 bits.
+        memory: u32,
+    },
+    /// Exclusive access began or ended: between the two the device may not
+    /// touch system memory.
+    ExclusiveAccess {
+        /// Did it begin?
+        begun: bool,
+    },
 
     // ---- who owns pages ----------------------------------------------------
     /// Pages were given to the driver.
@@ -139,6 +160,27 @@ pub enum Event {
     Recycle {
         /// The frames.
         pages: Vec<PageRun>,
+    },
+
+    /// An MDL of the driver's was mapped for the device
+    /// (`DxgkCbMapMdlToIoMmu`).
+    MapMdl(MdlMapping),
+    /// It was unmapped: the routine has done all it does.
+    UnmapMdl {
+        /// Its handle.
+        handle: u64,
+        /// Who unmapped it.
+        stack: StackId,
+    },
+    /// The driver asked for the physical address of its memory
+    /// (`MmGetPhysicalAddress`).
+    Physical {
+        /// The virtual address.
+        address: u64,
+        /// Where it leads.
+        gpa: Gpa,
+        /// Who asked.
+        stack: StackId,
     },
 
     // ---- programming of the IOMMU -----------------------------------------
@@ -235,6 +277,33 @@ pub enum Event {
         name: NameId,
         /// What it works on, in words.
         detail: String,
+        /// The resource it works on, if it is one.
+        resource: Option<u32>,
+    },
+    /// A command gave a resource its backing.
+    Backing {
+        /// The command.
+        context: ContextId,
+        /// The resource.
+        resource: u32,
+        /// Its memory, in order, as the driver named it.
+        segments: Vec<Segment>,
+    },
+    /// A resource has no backing any more.
+    NoBacking {
+        /// The command; 0 for a reset.
+        context: ContextId,
+        /// The resource.
+        resource: u32,
+    },
+    /// The driver enabled a queue.
+    Queue {
+        /// Which device.
+        device: RequesterId,
+        /// Which queue.
+        queue: u16,
+        /// Its descriptor table, available ring and used ring.
+        areas: [Segment; 3],
     },
     /// The device answered a command.
     Response {

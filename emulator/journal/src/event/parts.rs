@@ -46,7 +46,7 @@ pub struct Begin {
     pub version: String,
     /// File name (no path) of the driver.
     pub driver: String,
-    /// `passthrough` or `isolation`.
+    /// `passthrough`, `isolation` or `isolation-forced`.
     pub domain: String,
     /// Seed of frames and random bytes.
     pub seed: u64,
@@ -175,6 +175,60 @@ pub struct BugCheck {
     pub rule: Option<String>,
     /// Identifier of the finding that the rule's breach is, if it is one.
     pub finding: Option<String>,
+    /// What the breach is about.
+    pub subject: Subject,
+}
+
+/// A rule broken, and no bug check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breach {
+    /// The rule (`dmasan rules`).
+    pub rule: String,
+    /// Identifier of the finding that its breach is.
+    pub finding: String,
+    /// What happened, what the rule says, and its source.
+    pub reason: String,
+    /// How sure we are of what Windows does about it.
+    pub certainty: Certainty,
+    /// What the routine returned (NTSTATUS); `None` where Windows is silent.
+    pub status: Option<u32>,
+    /// What it is about.
+    pub subject: Subject,
+    /// Where the driver was; empty where none of its code was running.
+    pub stack: StackId,
+}
+
+/// What a broken rule is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The allocation, live or freed.
+    pub allocation: Option<AllocationId>,
+    /// MDL, memory or handle, as the driver knows it; else 0.
+    pub address: u64,
+}
+
+/// Memory as a device was told of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Where it begins.
+    pub iova: Iova,
+    /// Bytes.
+    pub length: u32,
+}
+
+/// An MDL mapped for the device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MdlMapping {
+    /// The handle that the driver got.
+    pub handle: u64,
+    /// Address of the MDL.
+    pub mdl: u64,
+    /// Its frames, in the order of the MDL.
+    pub pages: Vec<PageRun>,
+    /// May the device write?
+    pub write: bool,
+    /// Who asked.
+    pub stack: StackId,
 }
 
 /// How sure we are of what Windows does.
@@ -210,6 +264,9 @@ pub struct Allocation {
     pub address: u64,
     /// Its frames, in the order of the MDL.
     pub pages: Vec<PageRun>,
+    /// Pages that were asked for; more than there are frames if Windows gave
+    /// a part.
+    pub requested: u64,
     /// Who asked for it.
     pub stack: StackId,
 }
@@ -227,6 +284,10 @@ pub enum AllocationKind {
     MmContiguous,
     /// Pool pages.
     Pool,
+    /// The section that a frame buffer is saved to, while it is pinned.
+    FramebufferSave,
+    /// A range that the driver reported as reserved by its hardware.
+    HardwareReserved,
 }
 
 /// Which table the OS wrote.

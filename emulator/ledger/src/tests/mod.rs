@@ -69,6 +69,7 @@ impl Run {
                 first: Pfn(first),
                 count,
             }],
+            requested: count,
             stack: StackId(1),
         }))
     }
@@ -154,6 +155,7 @@ impl Run {
             context: ContextId(context),
             name: NameId(0),
             detail: "resource 1".into(),
+            resource: None,
         })
     }
 
@@ -223,6 +225,7 @@ impl Run {
     pub(crate) fn bug_check(self, iova: u64, continued: bool) -> Self {
         self.then(Event::BugCheck(event::BugCheck {
             rule: None,
+            subject: Default::default(),
             finding: None,
             code: 0xe6,
             parameters: [0x26, 0, iova, 6],

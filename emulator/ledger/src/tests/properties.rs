@@ -53,6 +53,7 @@ fn event() -> impl Strategy<Value = Event> {
             handle: 0,
             address: 0,
             pages,
+            requested: 0,
             stack: StackId(id),
         })),
         (0u32..6).prop_map(|id| Event::Free {
@@ -133,6 +134,7 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         address().prop_map(|address| Event::BugCheck(event::BugCheck {
             rule: None,
+            subject: Default::default(),
             finding: None,
             code: 0xe6,
             parameters: [0x26, 0, address, 6],

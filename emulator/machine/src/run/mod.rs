@@ -252,6 +252,7 @@ impl Machine {
             .emit(Event::BugCheck(BugCheck {
                 rule: rule.map(|rule| rule.id.to_owned()),
                 finding: rule.and_then(|rule| rule.finding).map(str::to_owned),
+                subject: stop.subject,
                 code: stop.code,
                 parameters: stop.parameters,
                 certainty: stop.certainty,

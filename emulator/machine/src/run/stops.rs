@@ -22,6 +22,7 @@ pub(super) fn left_behind(address: Gva, what: &str) -> Stop {
         ),
         go_on: Some(0),
         rule: None,
+        subject: Default::default(),
     }
 }
 
@@ -101,6 +102,7 @@ impl BadAccess {
             certainty: Certainty::Documented,
             reason,
             rule: None,
+            subject: Default::default(),
             go_on: None,
         }
     }
@@ -117,6 +119,7 @@ pub(super) fn access_violation(address: Gva, verb: &str, rip: Gva) -> Stop {
              address {address}, which is no kernel address"
         ),
         rule: None,
+        subject: Default::default(),
         go_on: None,
     }
 }
@@ -129,6 +132,7 @@ pub(super) fn exception(status: u64, what: &str, rip: Gva) -> Stop {
         certainty: Certainty::Inferred,
         reason: format!("SYSTEM_THREAD_EXCEPTION_NOT_HANDLED: {what} at {rip}"),
         rule: None,
+        subject: Default::default(),
         go_on: None,
     }
 }
@@ -145,6 +149,7 @@ pub(super) fn no_stack(pointer: u64, what_for: &str) -> Stop {
              {pointer:#x} {what_for}"
         ),
         rule: None,
+        subject: Default::default(),
         go_on: None,
     }
 }
@@ -160,6 +165,7 @@ pub(super) fn freed(object: &str, state: &str, error: &PlatformError) -> Stop {
             "TIMER_OR_DPC_INVALID: the driver freed a {object} that was {state}: {error}"
         ),
         rule: None,
+        subject: Default::default(),
         go_on: None,
     }
 }
@@ -174,6 +180,7 @@ pub(super) fn irql_left(routine: &str, called_at: u8, now: u8) -> Stop {
             "IRQL_UNEXPECTED_VALUE: {routine} was called at IRQL {called_at} and returned at {now}"
         ),
         rule: None,
+        subject: Default::default(),
         // Where the run goes on, Windows' own IRQL is restored.
         go_on: Some(0),
     }

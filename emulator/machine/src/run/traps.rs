@@ -284,6 +284,7 @@ impl Machine {
                          code {code}"
                     ),
                     rule: None,
+                    subject: Default::default(),
                     go_on: None,
                 });
             }

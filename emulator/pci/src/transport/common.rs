@@ -125,6 +125,7 @@ impl Transport {
                 if let Err(error) = queue.enable(self.queue_select) {
                     return Effect::Broken(error);
                 }
+                return Effect::Enabled(self.queue_select, queue.areas());
             }
             _ => {
                 for (register, field) in [

@@ -8,7 +8,7 @@ mod queue;
 pub use queue::{Chain, MAX_CHAIN, RingError, Segment};
 
 use crate::spec::virtio as spec;
-use journal::event::ContextId;
+use journal::event::{self, ContextId};
 use queue::Virtqueue;
 
 /// The transport's state. Plain data.
@@ -40,6 +40,8 @@ pub(crate) enum Effect {
     None,
     /// Status 0 was written.
     Reset,
+    /// The driver enabled this queue, whose rings lie there.
+    Enabled(u16, [event::Segment; 3]),
     /// The driver enabled a queue whose addresses cannot be.
     Broken(RingError),
 }

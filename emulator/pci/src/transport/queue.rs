@@ -15,7 +15,7 @@
 use super::Transport;
 use crate::spec::virtio as spec;
 use iommu::Dma;
-use journal::event::{ContextId, Event};
+use journal::event::{self, ContextId, Event};
 use memory::{Iova, RequesterId};
 use std::cell::Cell;
 use std::ops::Deref;
@@ -113,6 +113,22 @@ impl Virtqueue {
         }
         self.state = ready;
         Ok(())
+    }
+
+    /// Descriptor table, available ring, used ring (§2.7): where and how
+    /// many bytes, event words aside.
+    pub(super) fn areas(&self) -> [event::Segment; 3] {
+        let state = &self.state;
+        let size = u32::from(state.size);
+        [
+            (state.desc_table, 16 * size),
+            (state.avail_ring, 4 + 2 * size),
+            (state.used_ring, 4 + 8 * size),
+        ]
+        .map(|(address, length)| event::Segment {
+            iova: Iova(address),
+            length,
+        })
     }
 }
 

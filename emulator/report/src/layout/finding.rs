@@ -158,6 +158,8 @@ fn maker(kind: AllocationKind) -> &'static str {
         AllocationKind::MmMdl => "MmAllocatePagesForMdl",
         AllocationKind::MmContiguous => "MmAllocateContiguousMemory",
         AllocationKind::Pool => "pool",
+        AllocationKind::FramebufferSave => "DxgkCbPinFrameBufferForSave",
+        AllocationKind::HardwareReserved => "a range reserved by the hardware",
     }
 }
 

@@ -110,6 +110,7 @@ fn event() -> impl Strategy<Value = Event> {
                     first: Pfn(first >> 12),
                     count: count % 16
                 }],
+                requested: count % 16,
                 stack: StackId(id),
             }
         )),
@@ -176,7 +177,8 @@ fn event() -> impl Strategy<Value = Event> {
         (0u32..3, ".*").prop_map(|(id, detail)| Event::Command {
             context: ContextId(id),
             name: NameId(id),
-            detail
+            detail,
+            resource: None,
         }),
         Just(Event::End(End::Hang {
             reason: String::new(),

@@ -98,6 +98,7 @@ impl Sample {
             context: ContextId(context),
             name: NameId(name),
             detail: detail.into(),
+            resource: None,
         })
     }
 
@@ -131,6 +132,7 @@ impl Sample {
                 first: Pfn(PAGE),
                 count: 12,
             }],
+            requested: 12,
             stack: StackId(1),
         }))
         .entries(true)
@@ -198,6 +200,7 @@ impl Sample {
     pub(crate) fn bug_check(self, code: u32, parameters: [u64; 4], reason: &str) -> Self {
         self.then(Event::BugCheck(BugCheck {
             rule: None,
+            subject: Default::default(),
             finding: None,
             code,
             parameters,

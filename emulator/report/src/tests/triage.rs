@@ -296,6 +296,7 @@ fn more_bug_checks_than_are_kept_still_count() {
         handle: 0,
         address: 0,
         pages: Vec::new(),
+        requested: 0,
         stack: journal::event::StackId(1),
     }));
     for _ in 0..70 {

@@ -74,6 +74,14 @@ const DRIVER_UNLOAD: u64 = 0x68;
 /// Bytes of DRIVER_OBJECT.
 const DRIVER_OBJECT_SIZE: u16 = 0x150;
 
+/// The device may not touch system memory from the return of
+/// DxgkDdiBeginExclusiveAccess to the call of DxgkDdiEndExclusiveAccess.
+fn tell_exclusive(p: &dyn Platform, begun: bool) {
+    p.scenario()
+        .journal()
+        .emit(Event::ExclusiveAccess { begun });
+}
+
 fn passive(name: &'static str, routine: u64, arguments: Vec<u64>) -> Progress {
     Progress::Call(DriverCall {
         name,
@@ -112,7 +120,9 @@ impl Windows {
             Stage::Start => self.started(p, result),
             Stage::Caps => self.caps_told(p, result),
             Stage::Begin => {
+                tell_exclusive(p, true);
                 domain::attach(self, p)?;
+                tell_exclusive(p, false);
                 self.dxgk.stage = Stage::End;
                 let routine = self.slot(|m| m.end_exclusive_access);
                 Ok(self.exclusive("DxgkDdiEndExclusiveAccess", routine))
@@ -260,6 +270,7 @@ impl Windows {
             return self.stop(p);
         }
         let caps = p.read_u32(Gva(place::OUTPUT.0 + MEMORY_MANAGEMENT_CAPS))?;
+        p.scenario().journal().emit(Event::Caps { memory: caps });
         let display_only = self.dxgk.miniport.as_ref().is_some_and(|m| m.display_only);
         self.dxgk.secure_mode_supported =
             !display_only && caps & vidmm_caps::SECURE_MODE_SUPPORTED != 0;

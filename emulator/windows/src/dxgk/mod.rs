@@ -111,6 +111,8 @@ pub struct State {
     /// MiniportDeviceContext, from AddDevice.
     pub(crate) context: u64,
     pub(crate) tracked: BTreeMap<u64, Tracked>,
+    /// Handles that were given back, and what they stood for.
+    pub(crate) freed: BTreeMap<u64, journal::event::AllocationId>,
     /// Handles given out so far: none is used twice.
     pub(crate) handles: u64,
     /// Addresses of device memory that DxgkCbMapMemory gave.
@@ -138,6 +140,7 @@ impl State {
             miniport: None,
             context: 0,
             tracked: BTreeMap::new(),
+            freed: BTreeMap::new(),
             handles: 0,
             mappings: BTreeSet::new(),
             domain: None,

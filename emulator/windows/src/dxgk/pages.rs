@@ -6,7 +6,7 @@ use crate::call::{Call, Outcome};
 use crate::platform::{Platform, PlatformError};
 use crate::rules::dxgk as rule;
 use crate::{Windows, hal, mm, status};
-use journal::event::AllocationKind;
+use journal::event::{AllocationKind, Subject};
 use memory::{Gva, PAGE_SIZE, Pfn};
 
 /// First handle given out; each next one is 0x40 further, as objects in a
@@ -208,14 +208,23 @@ fn free(
         Ok(handle) => handle,
         Err(e) => return e.into(),
     };
-    let unknown = || rule::HANDLE.refusal(format_args!("{name} of {handle:#x}"));
     let known = windows.dxgk.tracked.get(&handle);
     if !is_our_handle(call.registers[0]) || !known.is_some_and(|t| is_kind(t.object)) {
-        return unknown();
+        let freed = windows.dxgk.freed.get(&handle).copied();
+        let broken = match freed {
+            Some(_) => &rule::HANDLE_TWICE,
+            None => &rule::HANDLE,
+        };
+        let subject = Subject {
+            allocation: freed.or(known.map(|tracked| tracked.id)),
+            address: handle,
+        };
+        return broken.refuse_and_report(p, subject, format_args!("{name} of {handle:#x}"));
     }
     let Some(tracked) = windows.dxgk.tracked.remove(&handle) else {
-        return unknown();
+        return Outcome::Return(status::INVALID_HANDLE.into());
     };
+    windows.dxgk.freed.insert(handle, tracked.id);
     if let Err(e) = domain::unmap(windows, p, &tracked.frames) {
         return hal_stop("unmapping freed pages", &e);
     }

@@ -27,6 +27,7 @@ fn stop(name: &str, code: u32, parameters: [u64; 4]) -> Outcome {
         certainty: Certainty::Documented,
         reason: format!("the driver itself called {name}"),
         rule: None,
+        subject: Default::default(),
         go_on: None,
     })
 }

@@ -25,6 +25,8 @@ pub struct Record {
     pub address: Gva,
     /// Its frames, in the order of the MDL.
     pub pages: Vec<PageRun>,
+    /// Pages that were asked for.
+    pub requested: u64,
     /// Who asked for it.
     pub stack: StackId,
 }
@@ -120,6 +122,7 @@ impl State {
             handle: request.handle,
             address: mdl,
             pages: runs,
+            requested: request.bytes.div_ceil(PAGE_SIZE),
             stack: platform.stack(),
         };
         admit(self, platform, id, record);
@@ -181,6 +184,7 @@ impl State {
             handle: request.handle,
             address,
             pages: taken.frames,
+            requested: pages,
             stack: platform.stack(),
         };
         admit(self, platform, id, record);
@@ -343,6 +347,7 @@ fn admit(state: &mut State, platform: &dyn Platform, id: AllocationId, record: R
             handle: record.handle,
             address: record.address.0,
             pages: record.pages.clone(),
+            requested: record.requested,
             stack: record.stack,
         }));
     state.records.insert(id, record);

@@ -176,6 +176,7 @@ pub fn allocate(
             handle: 0,
             address: address.0,
             pages: taken.frames.clone(),
+            requested: super::frames::count_frames(&taken.frames),
             stack,
         }));
     state.pool.freed.remove(&address);

@@ -53,11 +53,18 @@ rules! {
     .documented("DXGKCB_ALLOCATEPAGESFORMDL's page: MM_ALLOCATE_FULLY_REQUIRED");
     HANDLE "memory-handle" = Rule::new(
         FREES,
-        "hMemoryHandle is one that the matching callback gave, and is freed once",
+        "hMemoryHandle is one that the matching callback gave for this adapter",
+    )
+    .finding("foreign-mdl")
+    .returns(status::INVALID_HANDLE as u64)
+    .ours("not documented: a status is what these routines have to tell it with");
+    HANDLE_TWICE "memory-handle-twice" = Rule::new(
+        FREES,
+        "hMemoryHandle is given back once",
     )
     .finding("double-free")
     .returns(status::INVALID_HANDLE as u64)
-    .ours("not documented: a status is what these routines have to tell it with");
+    .ours("not documented: see memory-handle; handles are not used anew, so that it shows");
     UNMAP_FAILED "unmap-failed" = Rule::new(
         &[],
         "The tables of an isolation domain hold what dxgkrnl mapped",

@@ -19,7 +19,8 @@ mod tests;
 pub use irql::Irql;
 
 use crate::call::{Outcome, Stop};
-use journal::event::Certainty;
+use crate::platform::Platform;
+use journal::event::{Breach, Certainty, Event, Subject};
 use std::fmt::Display;
 
 /// Makes the rows of a module, and `RULES`, all of them.
@@ -158,6 +159,7 @@ impl Rule {
             certainty: self.certainty,
             reason: format!("{what}. {} ({})", self.says, self.source),
             rule: Some(self.id),
+            subject: Subject::default(),
             go_on: None,
         }
     }
@@ -168,11 +170,45 @@ impl Rule {
         Outcome::Stop(self.stop(values, what).or_return(0u64))
     }
 
+    /// Tell of a breach that Windows answers with `status`, or with silence
+    /// and no status: it is a finding all the same.
+    pub(crate) fn report(
+        &self,
+        p: &mut dyn Platform,
+        subject: Subject,
+        status: Option<u32>,
+        what: impl Display,
+    ) {
+        debug_assert!(self.finding.is_some(), "{} is no finding", self.id);
+        let stack = p.stack();
+        p.scenario().journal().emit(Event::Breach(Breach {
+            rule: self.id.to_owned(),
+            finding: self.finding.unwrap_or_default().to_owned(),
+            reason: format!("{what}. {} ({})", self.says, self.source),
+            certainty: self.certainty,
+            status,
+            subject,
+            stack,
+        }));
+    }
+
     /// What the routine returns on a breach, with the reason in the log.
     pub(crate) fn refuse(&self, what: impl Display) -> u64 {
         debug_assert!(self.returns.is_some(), "{} returns nothing", self.id);
         log::debug!("{what}: {} ({})", self.says, self.source);
         self.returns.unwrap_or_default()
+    }
+
+    /// [`Rule::refusal`], and a finding.
+    pub(crate) fn refuse_and_report(
+        &self,
+        p: &mut dyn Platform,
+        subject: Subject,
+        what: impl Display,
+    ) -> Outcome {
+        let value = self.refuse(&what);
+        self.report(p, subject, Some(value as u32), what);
+        Outcome::Return(value)
     }
 
     /// [`Rule::refuse`], as what comes of a call.

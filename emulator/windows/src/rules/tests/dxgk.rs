@@ -35,11 +35,22 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
-        "memory-handle",
+        "memory-handle-twice",
         |w| {
             let (argument, _) = w.dxgk_pages();
             w.value("DxgkCbFreePagesFromMdl", &[ADAPTER, argument]);
             w.call("DxgkCbFreePagesFromMdl", &[ADAPTER, argument])
+        },
+        |w| {
+            let (argument, _) = w.dxgk_pages();
+            w.call("DxgkCbFreePagesFromMdl", &[ADAPTER, argument])
+        },
+    ),
+    (
+        "memory-handle",
+        |w| {
+            let (argument, _) = w.dxgk_pages();
+            w.call("DxgkCbFreeContiguousMemory", &[ADAPTER, argument])
         },
         |w| {
             let (argument, _) = w.dxgk_pages();
