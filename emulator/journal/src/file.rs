@@ -144,12 +144,25 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(done)
 }
 
+/// The records of a piece of a journal that begins with a frame.
+pub(crate) fn read_frames(source: impl Read) -> Result<(Vec<Record>, Tail), ReadError> {
+    read_all(Reader {
+        source,
+        at: 0,
+        tail: None,
+        payload: Vec::new(),
+    })
+}
+
 /// All records of a journal, and how it ends.
 ///
 /// # Errors
 /// As [`Reader`].
 pub fn read(source: impl Read) -> Result<(Vec<Record>, Tail), ReadError> {
-    let mut reader = Reader::new(source)?;
+    read_all(Reader::new(source)?)
+}
+
+fn read_all<R: Read>(mut reader: Reader<R>) -> Result<(Vec<Record>, Tail), ReadError> {
     let mut records = Vec::new();
     while let Some(record) = reader.next_record()? {
         records.push(record);

@@ -170,6 +170,16 @@ impl Journal {
         self.inner.borrow().buffer.clone()
     }
 
+    /// The records of a journal in memory from byte `from` on, which is what
+    /// [`Journal::len`] was before the first of them.
+    #[must_use]
+    pub fn since(&self, from: usize) -> Vec<Record> {
+        let inner = self.inner.borrow();
+        let tail = inner.buffer.get(from..).unwrap_or_default();
+        // What was just encoded can be decoded.
+        file::read_frames(tail).map_or_else(|_| Vec::new(), |(records, _)| records)
+    }
+
     /// Forget all events of a journal in memory; interned ids stay.
     pub fn clear(&self) {
         let mut inner = self.inner.borrow_mut();

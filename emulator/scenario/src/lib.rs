@@ -14,6 +14,7 @@ pub use plan::{MAX_FRAME_SIDE, MAX_WORKLOAD, Order, Part, Plan, PlanError, Step}
 use journal::Journal;
 use journal::event::{Event, Point};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// Virtual nanoseconds that pass with every trap of the driver.
 pub const TIME_PER_TRAP: u64 = 1_000;
@@ -44,8 +45,26 @@ impl State {
 #[derive(Debug)]
 pub struct Scenario {
     plan: Plan,
+    /// Deviations from the order, by the number of the choice: the plan's,
+    /// until somebody decides anew.
+    decided: RefCell<BTreeMap<u64, u32>>,
+    /// The choices since [`Scenario::watch`], if somebody watches.
+    watched: RefCell<Option<Vec<Choice>>>,
     state: RefCell<State>,
     journal: Journal,
+}
+
+/// A choice that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Its number in the run, from 0.
+    pub number: u64,
+    /// What was to choose.
+    pub point: Point,
+    /// How many ways there were.
+    pub options: u32,
+    /// Which was taken.
+    pub taken: u32,
 }
 
 impl Scenario {
@@ -57,6 +76,8 @@ impl Scenario {
             ..State::default()
         };
         Self {
+            decided: RefCell::new(plan.choices.clone()),
+            watched: RefCell::new(None),
             plan,
             state: RefCell::new(state),
             journal,
@@ -91,7 +112,8 @@ impl Scenario {
         let mut state = self.state.borrow_mut();
         let number = state.choices;
         state.choices += 1;
-        let wanted = match (self.plan.choice(number), point) {
+        let decided = self.decided.borrow().get(&number).copied();
+        let wanted = match (decided, point) {
             (Some(taken), _) => taken,
             (None, Point::Random) => (state.draw() % u64::from(options)) as u32,
             (None, _) => self.plan.by_order(point),
@@ -104,7 +126,27 @@ impl Scenario {
             options,
             taken,
         });
+        if let Some(watched) = self.watched.borrow_mut().as_mut() {
+            watched.push(Choice {
+                number,
+                point,
+                options,
+                taken,
+            });
+        }
         taken
+    }
+
+    /// From now on deviate from the order here and nowhere else: ways to
+    /// take, by the number of the choice. No part of [`Scenario::save`].
+    pub fn decide(&self, choices: BTreeMap<u64, u32>) {
+        *self.decided.borrow_mut() = choices;
+    }
+
+    /// The choices made since the last call, which is the first that makes
+    /// them be kept.
+    pub fn watch(&self) -> Vec<Choice> {
+        self.watched.replace(Some(Vec::new())).unwrap_or_default()
     }
 
     /// Is an access of this direction to be parted into issue and landing?

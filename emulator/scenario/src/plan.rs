@@ -216,10 +216,6 @@ impl Plan {
         self
     }
 
-    pub(crate) fn choice(&self, number: u64) -> Option<u32> {
-        self.choices.get(&number).copied()
-    }
-
     /// What the order takes at `point`.
     pub(crate) fn by_order(&self, point: Point) -> u32 {
         match (self.order, point) {

@@ -144,9 +144,11 @@ pub enum TrapKind {
 /// What was to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Point {
-    /// After a trap: does the device take a step (0), or wait (1)?
+    /// After a trap: does the device take a step (0), wait until the next
+    /// (1), wait until the driver does (2), or do all it can (3)?
     Device,
-    /// An interrupt is pending: deliver it now (0), or later (1)?
+    /// An interrupt is pending: deliver it now (0), at a later trap (1), or
+    /// when the driver waits (2)?
     Interrupt,
     /// An access was issued: does it land at once (0), or later (1)?
     Landing,
@@ -154,6 +156,11 @@ pub enum Point {
     InFlight,
     /// Bytes that the driver may not foresee.
     Random,
+    /// A DPC is due: run it now (0), at a later trap (1), or when the driver
+    /// waits (2)?
+    Dpc,
+    /// After a trap: does the thread go on (0), or another that is ready?
+    Thread,
 }
 
 /// A stop of Windows.
