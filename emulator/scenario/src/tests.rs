@@ -34,7 +34,7 @@ fn a_full_file_is_read() {
         (7, Order::Lazy, Part::Writes)
     );
     assert_eq!(plan.workload.len(), 4);
-    assert_eq!(plan.choice(3), Some(1));
+    assert_eq!(plan.choices.get(&3), Some(&1));
 }
 
 #[test]
