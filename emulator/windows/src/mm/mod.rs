@@ -7,6 +7,7 @@
 pub mod frames;
 pub mod mdl;
 pub mod pages;
+mod pins;
 pub mod pool;
 mod services;
 pub mod space;
@@ -56,6 +57,8 @@ pub struct State {
     mappings: BTreeMap<Gva, mdl::Mapping>,
     /// How often a frame is locked by `MmProbeAndLockPages`.
     locks: BTreeMap<Pfn, u32>,
+    /// What the device reaches through MDLs of the driver's own.
+    pins: pins::Pins,
     last_id: u32,
 }
 
@@ -139,6 +142,7 @@ impl State {
             records: BTreeMap::new(),
             mappings: BTreeMap::new(),
             locks: BTreeMap::new(),
+            pins: pins::Pins::default(),
             last_id: 0,
         }
     }

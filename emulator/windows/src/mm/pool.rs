@@ -66,6 +66,14 @@ pub struct Block {
     pub stack: StackId,
 }
 
+impl Block {
+    /// Is `tag` the block's, or none?
+    #[must_use]
+    pub fn has_tag(&self, tag: Option<u32>) -> bool {
+        tag.is_none_or(|tag| (tag ^ self.tag) & !layout::PROTECTED == 0)
+    }
+}
+
 /// A block that was freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FreedBlock {
@@ -204,8 +212,7 @@ pub fn free(
     let Some(block) = state.pool.block(address) else {
         return Err(no_such_block(state, address));
     };
-    let plain = |tag: u32| tag & !layout::PROTECTED;
-    if let Some(given) = tag.filter(|&given| plain(given) != plain(block.tag)) {
+    if let Some(given) = tag.filter(|_| !block.has_tag(tag)) {
         let values = [address.0, u64::from(block.tag), u64::from(given)];
         let what = format!(
             "pool block {address} has the tag '{}' and is freed as '{}'",

@@ -231,6 +231,22 @@ rules! {
     .stops(0x4E, [Is(0x9A), Of("the page"), Is(0), Of("how often it is locked")])
     .documented("bug check 0x4E, 0x9A");
 
+    DEVICE_MAPPED "mdl-device-mapped" = Rule::new(
+        &[
+            "IoFreeMdl",
+            "ExFreePool",
+            "ExFreePoolWithTag",
+            "MmFreePagesFromMdl",
+            "MmFreePagesFromMdlEx",
+            "MmUnlockPages",
+            "MmFreeContiguousMemory",
+            "MmFreeContiguousMemorySpecifyCache",
+        ],
+        "An MDL, and its pages, outlive the mapping that DxgkCbMapMdlToIoMmu made of them",
+    )
+    .finding("mdl-use-after-free")
+    .documented("DXGKCB_MAPMDLTOIOMMU's page: it is undefined what happens; here, nothing");
+
     // Mapping
     MAP_USER "map-mdl-user" = Rule::new(MAPS, "There are no user addresses to map an MDL to")
         .returns(0)

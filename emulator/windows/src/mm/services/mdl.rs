@@ -205,6 +205,7 @@ pub(super) fn free_mdl(
             let what = format!("{NAME}: MDL {at}, flags {flags:#06x}");
             return Err(rule::FREE_MAPPED.outcome(&[at.0, u64::from(flags)], what));
         }
+        state.tell_pinned(platform, NAME, at, []);
         // A freed or foreign MDL is pool's to complain about.
         pool::free(state, platform, at, None).map_err(Outcome::Stop)?;
         Ok(0)
@@ -296,6 +297,7 @@ pub(super) fn unlock(
             return Err(violation(&rule::UNLOCK_UNLOCKED, NAME, &mdl, None));
         }
         let frames = mdl.frames(platform).map_err(bad_mdl)?;
+        state.tell_pinned(platform, NAME, at, []);
         for &frame in &frames {
             let Some(count) = state.locks.get_mut(&frame) else {
                 let what = format!("{NAME}: page {:#x} of MDL {at} is not locked", frame.0);

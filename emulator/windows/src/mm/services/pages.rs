@@ -168,6 +168,7 @@ fn free_pages(
             format!("MmFreePagesFromMdl: page {frame:#x} is locked for I/O"),
         ));
     }
+    state.tell_pinned(platform, name, at, slots.iter().copied().map(Pfn));
     state.release_pages_as(platform, id, fill);
     // The MDL may have been a copy, mapped on its own.
     super::super::mdl::drop_mapping(state, platform, at);
@@ -334,6 +335,8 @@ pub(super) fn free_contiguous(
     }
     match state.record_at(address) {
         Some((id, record)) if record.kind == AllocationKind::MmContiguous => {
+            let pages = record.pages.clone();
+            state.tell_pinned(platform, name, address, frames::each_frame(&pages));
             state.release_contiguous(platform, id);
             Outcome::Return(0)
         }

@@ -1,5 +1,6 @@
 //! `ExAllocatePool*`, `ExFreePool*`.
 
+use super::super::frames::each_frame;
 use super::super::pool::{self, Shape};
 use super::super::spec::pool as layout;
 use super::super::{AllocFailure, State};
@@ -117,7 +118,12 @@ fn free(
         "ExFreePool"
     };
     check_irql(&rule::FREE_IRQL, name, irql, &[address])?;
-    pool::free(state, platform, Gva(address), tag).map_err(Outcome::Stop)?;
+    let at = Gva(address);
+    if let Some(block) = state.pool_block(at).filter(|block| block.has_tag(tag)) {
+        let pages = block.pages.clone();
+        state.tell_pinned(platform, name, at, each_frame(&pages));
+    }
+    pool::free(state, platform, at, tag).map_err(Outcome::Stop)?;
     Ok(0)
 }
 

@@ -5,6 +5,7 @@ mod frames;
 mod mdl;
 mod model;
 mod pages;
+mod pins;
 mod pool;
 mod rules;
 mod space;

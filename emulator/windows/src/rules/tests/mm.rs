@@ -1,8 +1,9 @@
 use super::Case;
 use super::world::World;
 use crate::Outcome;
+use crate::mm::Mdl;
 use crate::mm::testing::FIRST;
-use memory::PAGE_SIZE;
+use memory::{Gva, PAGE_SIZE};
 
 const EX: &str = "MmAllocatePagesForMdlEx";
 const NODE: &str = "MmAllocateNodePagesForMdlEx";
@@ -119,6 +120,18 @@ pub const CASES: &[Case] = &[
             let (pages, mdl) = locked_pages(w);
             w.value(UNLOCK, &[mdl]);
             w.call(FREE, &[pages])
+        },
+    ),
+    (
+        "mdl-device-mapped",
+        |w| {
+            let mdl = pinned(w);
+            w.call("IoFreeMdl", &[mdl])
+        },
+        |w| {
+            let mdl = pinned(w);
+            w.windows.mm.unpin_for_device(Gva(mdl));
+            w.call("IoFreeMdl", &[mdl])
         },
     ),
     (
@@ -475,4 +488,13 @@ fn protect(w: &mut World) -> Outcome {
 fn free_specify_cache(w: &mut World, bytes: u64) -> Outcome {
     let memory = w.value(CONTIGUOUS, &[2 * PAGE_SIZE, 0, u64::MAX, 0, 1]);
     w.call("MmFreeContiguousMemorySpecifyCache", &[memory, bytes, 1])
+}
+
+/// An MDL for pool that the device reaches.
+fn pinned(w: &mut World) -> u64 {
+    let mdl = w.locked();
+    let read = Mdl::read(&w.machine, Gva(mdl)).unwrap();
+    let frames = read.frames(&w.machine).unwrap();
+    w.windows.mm.pin_for_device(Gva(mdl), &frames);
+    mdl
 }

@@ -3,6 +3,7 @@
 use crate::dxgk::{DEVICE_HANDLE, DomainMode};
 use crate::mm::testing::{DEVICE, TestMachine, state};
 use crate::{Call, Outcome, Platform, Protection, Windows, dxgk, executive, hal, layout};
+use journal::event::{Breach, Event};
 use memory::{Gva, PAGE_SIZE, Pfn};
 
 /// The test's own objects, a page after another.
@@ -80,6 +81,17 @@ impl World {
             stack_pointer: STACK,
         };
         self.windows.call(&mut self.machine, index as u32, &call)
+    }
+
+    /// The breach of that rule, if Windows told of one.
+    pub fn breach(&self, rule: &str) -> Option<Breach> {
+        self.machine
+            .events()
+            .into_iter()
+            .find_map(|event| match event {
+                Event::Breach(breach) if breach.rule == rule => Some(breach),
+                _ => None,
+            })
     }
 
     /// Call a routine that returns.
