@@ -4,6 +4,7 @@
 
 use bench::{Goal, Peer, Row, race};
 use iommu::testing::{Os, READ_WRITE, pages};
+use iommu::{Mapping, Mirror};
 use journal::Journal;
 use journal::event::Event;
 use memory::{Gpa, Iova, PAGE_SIZE, RequesterId};
@@ -203,6 +204,64 @@ fn map_unmap(rows: &mut Vec<Row>, count: u64) {
     rows.push(beside(name, count, ours, "vm-memory Iotlb", iotlb));
 }
 
+/// Map and unmap a page of a mirrored domain, beside the same into a
+/// `BTreeMap`; and a read through it.
+fn mirrored(rows: &mut Vec<Row>, count: u64) {
+    let os = quiet(RAM);
+    let env = os.env();
+    let mirror = Mirror::new();
+    let mapping = |index| Mapping {
+        iova: iova(index),
+        length: PAGE_SIZE,
+        target: Some(target(index)),
+        read: true,
+        write: true,
+    };
+    for index in 0..count {
+        mirror.map(env, DEVICE, mapping(index)).expect("a page");
+    }
+    let operations = 1 << 13;
+    let mut random = Random(77);
+    let order: Vec<u64> = (0..operations).map(|_| random.below(count)).collect();
+    let mut ours = |_| {
+        for &index in &order {
+            let _ = black_box(mirror.unmap(env, DEVICE, iova(index), PAGE_SIZE));
+            let _ = black_box(mirror.map(env, DEVICE, mapping(index)));
+        }
+    };
+    let mut ranges: BTreeMap<u64, (u64, u64)> = (0..count)
+        .map(|i| (iova(i).0, (PAGE_SIZE, target(i).0)))
+        .collect();
+    let mut tree = |_| {
+        for &index in &order {
+            black_box(ranges.remove(&iova(index).0));
+            ranges.insert(iova(index).0, (PAGE_SIZE, target(index).0));
+        }
+    };
+    let [ours, tree] = race(operations, [&mut ours, &mut tree]);
+    let row = beside("map + unmap, mirrored", count, ours, "BTreeMap", tree);
+    rows.push(row.goal(Goal::AtMost(50.0)));
+
+    let dma = mirror.dma(env, DEVICE, true);
+    let mut bytes = [0u8; 64];
+    let mut ours = |_| {
+        for &index in &order {
+            let _ = dma.read(iova(index), &mut bytes);
+        }
+        black_box(&bytes);
+    };
+    let mut rest = [0u8; 64];
+    let mut plain = |_| {
+        for &index in &order {
+            let _ = os.memory.read(target(index), &mut rest);
+        }
+        black_box(&rest);
+    };
+    let [ours, plain] = race(operations, [&mut ours, &mut plain]);
+    let name = "read 64 B, mirrored";
+    rows.push(beside(name, count, ours, "plain read", plain));
+}
+
 /// A whole resource, its pages scattered.
 fn copies(rows: &mut Vec<Row>) {
     let resource = 8 << 20;
@@ -295,6 +354,7 @@ fn main() {
     }
     for count in [256, 4096, 65_536] {
         map_unmap(&mut rows, count);
+        mirrored(&mut rows, count);
     }
     copies(&mut rows);
     journalled(&mut rows);

@@ -3,7 +3,8 @@
 //! [`Unit`] is a VT-d remapping unit (Intel's specification, rev. 4.1, legacy
 //! mode): registers, invalidation queue, IOTLB, fault records. Its tables lie
 //! in guest memory and are programmed by whoever plays the OS, so they can be
-//! wrong in every way that real ones are. [`Dma`] is what a device gets: it
+//! wrong in every way that real ones are. [`Mirror`] is a domain that another
+//! unit translates for, known by the mappings it tells. [`Dma`] is what a device gets: it
 //! translates at every access and never hands out a host pointer.
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ mod fault;
 #[doc(hidden)]
 pub mod fuzzing;
 mod in_flight;
+mod mirror;
 pub mod spec;
 #[doc(hidden)]
 pub mod testing;
@@ -25,5 +27,6 @@ mod vtd;
 pub use bus::{Bus, BusState, Message};
 pub use dma::{Dma, Issued, Landing, Slices};
 pub use fault::{Fault, FaultReason};
+pub use mirror::{MAX_MAPPINGS, Mapping, Mirror, MirrorError, MirrorState};
 pub use translate::{Env, Request, Translate, Translation, is_interrupt_address};
 pub use unit::{REGISTER_BASE, REGISTER_SIZE, Unit, UnitState};

@@ -36,6 +36,12 @@ pub enum MemoryError {
         /// What the host said.
         error: io::Error,
     },
+    /// Memory of a peer's that the peer could cut short under us.
+    #[error(
+        "the memory file can be shrunk by its owner, and our access would then be fatal: \
+         give QEMU memory-backend-memfd with seal=on"
+    )]
+    NotSealed,
     /// An image of another machine.
     #[error("a memory image of {image} bytes does not fit guest memory of {memory} bytes")]
     WrongImage {
@@ -110,13 +116,52 @@ impl GuestMemory {
         };
         let file = File::from(fd);
         file.set_len(size).map_err(host)?;
-        let region = MmapRegion::from_file(FileOffset::new(file, 0), size as usize)
-            .map_err(|e| host(io::Error::other(e.to_string())))?;
-        Ok(Self {
-            region,
-            low: size.min(LOW_LIMIT),
-            size,
-        })
+        Self::over(file, size, size.min(LOW_LIMIT))
+    }
+
+    /// RAM that a peer made: the whole of its memfd, mapped shared. `low`
+    /// bytes of it lie below 4 GiB, the rest from [`HIGH_BASE`] on.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotSealed`], [`MemoryError::BadSize`],
+    /// [`MemoryError::Host`].
+    pub fn from_file(file: File, low: u64) -> Result<Self, MemoryError> {
+        let host = |error| MemoryError::Host { size: 0, error };
+        let size = file.metadata().map_err(host)?.len();
+        if size == 0 || !size.is_multiple_of(PAGE_SIZE) || size > i64::MAX as u64 {
+            return Err(MemoryError::BadSize(size));
+        }
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        // SAFETY: F_GET_SEALS takes no argument and changes nothing.
+        let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
+        // A file that is no memfd has no seals: the call then fails.
+        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
+            return Err(MemoryError::NotSealed);
+        }
+        Self::over(file, size, low.min(size).min(HIGH_BASE))
+    }
+
+    /// Map `size` bytes of a file that is at least as long and stays so.
+    fn over(file: File, size: u64, low: u64) -> Result<Self, MemoryError> {
+        let region =
+            MmapRegion::from_file(FileOffset::new(file, 0), size as usize).map_err(|e| {
+                MemoryError::Host {
+                    size,
+                    error: io::Error::other(e.to_string()),
+                }
+            })?;
+        Ok(Self { region, low, size })
+    }
+
+    /// The piece of guest-physical RAM that holds the byte at `file_offset`:
+    /// its address, and how many bytes go on from there without a gap.
+    #[must_use]
+    pub fn address_of(&self, file_offset: u64) -> Option<(Gpa, u64)> {
+        if file_offset < self.low {
+            return Some((Gpa(file_offset), self.low - file_offset));
+        }
+        let left = self.size.checked_sub(file_offset).filter(|&n| n != 0)?;
+        Some((Gpa(HIGH_BASE + (file_offset - self.low)), left))
     }
 
     /// All RAM, bytes.

@@ -2,6 +2,8 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 #[test]
 fn a_page_keeps_its_bytes_when_its_translation_is_dropped() {
@@ -42,6 +44,41 @@ fn sizes_that_are_no_pages_are_refused() {
             GuestMemory::new(size),
             Err(MemoryError::BadSize(_))
         ));
+    }
+}
+
+/// A memfd that nobody can shrink, as QEMU makes it.
+fn sealed(size: u64) -> File {
+    let flags = rustix::fs::MemfdFlags::ALLOW_SEALING;
+    let file = File::from(rustix::fs::memfd_create("peer", flags).unwrap());
+    file.set_len(size).unwrap();
+    rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::SHRINK).unwrap();
+    file
+}
+
+#[test]
+fn a_peers_memory_is_seen_where_its_layout_says() {
+    let file = sealed(4 * PAGE_SIZE);
+    file.write_all_at(&7u32.to_le_bytes(), PAGE_SIZE + 8)
+        .unwrap();
+    let peer = GuestMemory::from_file(file, PAGE_SIZE).unwrap();
+    assert_eq!(peer.read_u32(Gpa(HIGH_BASE + 8)).unwrap(), 7);
+    assert!(peer.read_u32(Gpa(PAGE_SIZE)).is_err());
+    assert_eq!(peer.address_of(8), Some((Gpa(8), PAGE_SIZE - 8)));
+    let high = Some((Gpa(HIGH_BASE), 3 * PAGE_SIZE));
+    assert_eq!(peer.address_of(PAGE_SIZE), high);
+    assert_eq!(peer.address_of(4 * PAGE_SIZE), None);
+}
+
+#[test]
+fn a_file_that_can_be_cut_short_is_refused() {
+    let ours = GuestMemory::new(PAGE_SIZE).unwrap();
+    let memfd = File::from(ours.fd().unwrap().try_clone_to_owned().unwrap());
+    let plain = tempfile::tempfile().unwrap();
+    plain.set_len(PAGE_SIZE).unwrap();
+    for file in [memfd, plain] {
+        let refused = GuestMemory::from_file(file, PAGE_SIZE);
+        assert!(matches!(refused, Err(MemoryError::NotSealed)));
     }
 }
 

@@ -8,6 +8,7 @@ pub use parted::{Issued, Landing};
 
 use crate::bus::{Bus, Message};
 use crate::fault::{Fault, FaultReason};
+use crate::mirror::Domain;
 use crate::translate::{Env, Request, Translate, Translation, is_interrupt_address};
 use crate::vtd::Vtd;
 use journal::event::{ContextId, Event, Outcome};
@@ -15,20 +16,18 @@ use memory::{Gpa, Iova, PAGE_SIZE, RequesterId};
 use std::cell::RefCell;
 use std::fmt;
 
-/// Who translates. VT-d by its own name, so that a hit in its IOTLB costs no
-/// virtual call.
+/// Who translates. Each by its own name, so that a hit costs no virtual call.
 #[derive(Clone, Copy)]
 pub(crate) enum Remapping<'a> {
     Vtd(&'a RefCell<Vtd>),
-    #[expect(dead_code, reason = "the other implementations of Translate")]
-    Other(&'a RefCell<dyn Translate>),
+    Mirror(&'a RefCell<Domain>),
 }
 
 impl<'a> Remapping<'a> {
     fn any(self) -> &'a RefCell<dyn Translate> {
         match self {
             Self::Vtd(vtd) => vtd,
-            Self::Other(other) => other,
+            Self::Mirror(domain) => domain,
         }
     }
 
@@ -36,7 +35,7 @@ impl<'a> Remapping<'a> {
     fn hit(self, request: &Request) -> Option<Translation> {
         match self {
             Self::Vtd(vtd) => vtd.borrow().hit(request),
-            Self::Other(_) => None,
+            Self::Mirror(domain) => domain.borrow().hit(request),
         }
     }
 }

@@ -246,6 +246,36 @@ pub enum Event {
         generation: u32,
     },
 
+    /// A remapping unit that is not ours lets a device reach a range.
+    Map {
+        /// Which device.
+        device: RequesterId,
+        /// First address.
+        iova: Iova,
+        /// Bytes.
+        length: u64,
+        /// Where it leads; `None`: to what is no RAM.
+        target: Option<Gpa>,
+        /// May the device read?
+        read: bool,
+        /// May it write?
+        write: bool,
+        /// Generation of the mapping, as of [`Event::Fill`].
+        generation: u32,
+    },
+    /// It lets the device reach a range no longer. What was in flight has
+    /// landed.
+    Unmap {
+        /// Which device.
+        device: RequesterId,
+        /// First address.
+        iova: Iova,
+        /// Bytes; any part of them may have been mapped.
+        length: u64,
+        /// Pages that were.
+        dropped: u64,
+    },
+
     // ---- the device --------------------------------------------------------
     /// The driver notified a queue of the device.
     Notify {
