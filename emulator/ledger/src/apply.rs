@@ -37,9 +37,23 @@ impl Ledger {
                 let frames = frames.iter().take(MAX_FRAMES).copied().collect();
                 self.stacks.insert(id.0, frames);
             }
-            Event::End(_) => self.settle(),
-            Event::Call { .. } => self.facts.calls += 1,
-            Event::Return { .. } => self.settle(),
+            Event::End(end) => {
+                self.settle();
+                if let event::End::Hang { reason, stack } = end {
+                    self.hung(reason, *stack);
+                }
+            }
+            Event::Call { function, .. } => {
+                self.facts.calls += 1;
+                self.open.enter(false, *function);
+            }
+            Event::Return { function, .. } => {
+                self.open.leave(false, *function);
+                self.settle();
+            }
+            Event::Enter { routine, .. } => self.open.enter(true, *routine),
+            Event::Leave { routine, .. } => self.open.leave(true, *routine),
+            Event::Breach(breach) => self.breached(breach),
             Event::Trap { kind, stack, .. } => {
                 self.facts.traps += 1;
                 if *kind == TrapKind::MmioWrite {
@@ -432,9 +446,11 @@ impl Ledger {
         }
         let told = self.command(context);
         for finding in &mut self.findings {
-            let shown = finding.command.as_ref();
-            if shown.is_some_and(|command| command.context == context) {
-                finding.command = Some(told.clone());
+            if let Some(access) = &mut finding.access
+                && let Some(shown) = &mut access.command
+                && shown.context == context
+            {
+                *shown = told.clone();
             }
         }
     }

@@ -55,6 +55,8 @@ pub struct Facts {
     pub unwatched_pages: u64,
     /// Events that contradict earlier ones and were left aside.
     pub contradictions: u64,
+    /// Breaches of rules whose finding has an unknown identifier.
+    pub unknown_findings: u64,
     /// Findings beyond the limit of distinct ones.
     pub findings_omitted: u64,
 }

@@ -5,46 +5,83 @@ use journal::event::{AllocationId, AllocationKind, Certainty, ContextId};
 use memory::{Gpa, Iova, RequesterId};
 use serde::{Serialize, Serializer};
 
-/// The kind of a finding. Its identifier is stable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+/// Makes [`Kind`], every kind with its identifier.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident $id:literal,)*) => {
+        /// The kind of a finding. Its identifier is stable.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Kind {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: [Self; [$($id),*].len()] = [$(Self::$name),*];
+
+            /// The identifier: kebab case.
+            #[must_use]
+            pub const fn id(self) -> &'static str {
+                match self {
+                    $(Self::$name => $id,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     /// The device accessed, or tried to, a page of a freed allocation.
-    DmaUseAfterFree,
+    DmaUseAfterFree "dma-use-after-free",
     /// The device tried to access an address that is not mapped for it.
-    DmaUnmapped,
+    DmaUnmapped "dma-unmapped",
     /// The device tried what the mapping does not allow.
-    DmaPermission,
-    /// Pages were freed while an access to them was in flight.
-    FreeInFlight,
-    /// A table entry still led to a page when it was freed.
-    MappedAfterFree,
+    DmaPermission "dma-permission",
+    /// The device was given the CPU's physical address of memory that is not
+    /// mapped for it.
+    DmaRawPhysicalAddress "dma-raw-physical-address",
+    /// A command or a queue uses an address whose memory was freed and belongs
+    /// to another allocation by now.
+    DmaReusedMemory "dma-reused-memory",
+    /// The device was given an address in the interrupt range.
+    DmaInterruptRange "dma-interrupt-range",
     /// An access went through by a cached translation that the tables no
     /// longer held.
-    StaleIotlb,
+    StaleIotlb "stale-iotlb",
+    /// Pages were freed while the IOMMU could still hold their translations.
+    MissingInvalidation "missing-invalidation",
+    /// Pages were freed while a mapping still led to them.
+    MappedAfterFree "mapped-after-free",
+    /// Pages were freed while an access to them was in flight.
+    FreeInFlight "free-in-flight",
+    /// The CPU accessed memory that the driver had freed or unmapped.
+    CpuUseAfterFree "cpu-use-after-free",
+    /// Memory was freed twice.
+    DoubleFree "double-free",
+    /// A routine was given an MDL or handle that is not of its kind.
+    ForeignMdl "foreign-mdl",
+    /// An MDL that the driver must release was not.
+    MdlNotReleased "mdl-not-released",
+    /// An MDL was used, or is in use, after it was freed.
+    MdlUseAfterFree "mdl-use-after-free",
+    /// Windows gave a part of the pages, and the driver used more.
+    PartialAllocationIgnored "partial-allocation-ignored",
+    /// A routine was called at an IRQL at which it may not be.
+    WrongIrql "wrong-irql",
+    /// A handle of dxgkrnl's was still open when the adapter stopped.
+    HandleLeak "handle-leak",
+    /// The device accessed system memory during exclusive access.
+    ExclusiveAccessViolation "exclusive-access-violation",
+    /// A driver with isolation imports what it may not.
+    ImportForbidden "import-forbidden",
+    /// The driver went on for longer than it may.
+    Hang "hang",
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::DmaUseAfterFree,
-        Self::DmaUnmapped,
-        Self::DmaPermission,
-        Self::FreeInFlight,
-        Self::MappedAfterFree,
-        Self::StaleIotlb,
-    ];
-
-    /// The identifier: kebab case.
+    /// The kind with this identifier.
     #[must_use]
-    pub const fn id(self) -> &'static str {
-        match self {
-            Self::DmaUseAfterFree => "dma-use-after-free",
-            Self::DmaUnmapped => "dma-unmapped",
-            Self::DmaPermission => "dma-permission",
-            Self::FreeInFlight => "free-in-flight",
-            Self::MappedAfterFree => "mapped-after-free",
-            Self::StaleIotlb => "stale-iotlb",
-        }
+    pub fn find(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.id() == id)
     }
 }
 
@@ -215,19 +252,22 @@ pub struct Surroundings {
     pub pages: Vec<Neighbour>,
 }
 
-/// One finding: accesses that have one cause.
+/// The mapping of an MDL for the device that an access is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What it is.
-    pub kind: Kind,
-    /// What happened, in a sentence.
-    pub summary: String,
-    /// How many accesses; for `mapped-after-free` how many pages.
-    pub count: u64,
-    /// When the first was, virtual nanoseconds.
-    pub time: u64,
-    /// When the last was.
-    pub last_time: u64,
+pub struct MdlFacts {
+    /// Handle of the mapping.
+    pub handle: u64,
+    /// Address of the MDL.
+    pub mdl: u64,
+    /// Who mapped it.
+    pub mapped: Place,
+    /// Who unmapped it, if it was.
+    pub unmapped: Option<Place>,
+}
+
+/// What belongs to an access of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AccessFacts {
     /// The device.
     pub device: RequesterId,
     /// The domain that its requests are translated in, if known.
@@ -244,22 +284,87 @@ pub struct Finding {
     pub outcome: Outcome,
     /// Generation of the mapping it used.
     pub generation: Option<u32>,
-    /// The allocation that the page is or was part of.
-    pub allocation: Option<AllocationFacts>,
     /// The allocation that the page is part of by now, if it is another.
     pub reused_by: Option<AllocationFacts>,
     /// The command.
     pub command: Option<Command>,
     /// Why the IOMMU refused it, if it did.
     pub refusal: Option<Refusal>,
+    /// The MDL by which the page was mapped last, if it was by one.
+    pub mdl: Option<MdlFacts>,
+    /// Where the driver asked for the address, if it asked Windows for a
+    /// physical one.
+    pub origin: Option<Place>,
+    /// The pages around it.
+    pub surroundings: Surroundings,
+}
+
+/// What belongs to a rule that was broken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BreachFacts {
+    /// The rule (`dmasan rules`); `None` where the breach is of no one rule.
+    pub rule: Option<String>,
+    /// The routine of Windows that was called, or the driver's own that was
+    /// running.
+    pub routine: Option<String>,
+    /// MDL, memory or handle that it is about; else 0.
+    pub address: u64,
+    /// What the routine returned (NTSTATUS); `None` where Windows is silent or
+    /// stops.
+    pub status: Option<u32>,
+    /// Where the driver was.
+    pub place: Place,
+    /// How sure it is that Windows answers so.
+    pub certainty: Certainty,
+    /// What happened, what the rule says, and its source.
+    pub reason: String,
+}
+
+/// One finding: accesses, or broken rules, that have one cause. It has
+/// [`Finding::access`] or [`Finding::breach`], by its nature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is.
+    pub kind: Kind,
+    /// What happened, in a sentence.
+    pub summary: String,
+    /// How many accesses or breaches; for `mapped-after-free` and
+    /// `missing-invalidation` of a device how many pages.
+    pub count: u64,
+    /// When the first was, virtual nanoseconds.
+    pub time: u64,
+    /// When the last was.
+    pub last_time: u64,
+    /// The device's access.
+    pub access: Option<AccessFacts>,
+    /// The broken rule.
+    pub breach: Option<BreachFacts>,
+    /// The allocation that it is about.
+    pub allocation: Option<AllocationFacts>,
     /// Whose defect it is, first who must mend it first.
     pub blame: Vec<Blame>,
-    /// What Windows does about it; `None` if nothing, silently.
+    /// The bug check that Windows raises; `None` if it raises none.
     pub stop: Option<Stop>,
     /// The life of the page.
     pub history: Told,
-    /// The pages around it.
-    pub surroundings: Surroundings,
     /// Indices of findings about the same access.
     pub related: Vec<usize>,
+}
+
+impl Finding {
+    /// The device's command, if it is about one.
+    #[must_use]
+    pub fn command(&self) -> Option<&Command> {
+        self.access.as_ref()?.command.as_ref()
+    }
+
+    /// Where the driver's code did what the finding is about: submitted the
+    /// command, or broke the rule.
+    #[must_use]
+    pub fn used(&self) -> Option<&Place> {
+        match &self.breach {
+            Some(breach) => Some(&breach.place),
+            None => self.command()?.submitted.as_ref(),
+        }
+    }
 }

@@ -311,10 +311,13 @@ impl Ledger {
         let Some(finding) = self.findings.get_mut(index) else {
             return;
         };
-        if finding.refusal.is_none() {
-            finding.refusal = Some(refusal);
+        let Some(access) = &mut finding.access else {
+            return;
+        };
+        if access.refusal.is_none() {
+            access.refusal = Some(refusal);
             if finding.stop.is_none() && is_iommu_fault(refusal.reason) {
-                finding.stop = Some(verdict::expected_stop(finding.iova, refusal));
+                finding.stop = Some(verdict::expected_stop(access.iova, refusal));
             }
         }
     }
@@ -387,7 +390,9 @@ impl Ledger {
         );
         if let Some(finding) = found.and_then(|index| self.findings.get_mut(index)) {
             finding.count = finding.count.saturating_sub(1).saturating_add(pages);
-            finding.domain = Some(domain);
+            if let Some(access) = &mut finding.access {
+                access.domain = Some(domain);
+            }
         }
     }
 }

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod breach;
 mod commands;
 mod facts;
 mod finding;
@@ -39,12 +40,13 @@ mod verdict;
 
 pub use facts::Facts;
 pub use finding::{
-    AllocationFacts, Blame, Command, Finding, Kind, Neighbour, Outcome, Ownership, Party, Place,
-    Reach, Refusal, Stop, Surroundings,
+    AccessFacts, AllocationFacts, Blame, BreachFacts, Command, Finding, Kind, MdlFacts, Neighbour,
+    Outcome, Ownership, Party, Place, Reach, Refusal, Stop, Surroundings,
 };
 pub use history::{Moment, Step, Told};
 pub use text::span;
 
+use breach::Open;
 use commands::Commands;
 use history::{History, Invalidations};
 use journal::Record;
@@ -108,8 +110,17 @@ struct Suspect {
     changed: u32,
 }
 
-/// What makes findings one: kind, submission, allocation, free.
-type Key = (Kind, Option<StackId>, Option<u32>, Option<StackId>);
+/// What makes findings one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    kind: Kind,
+    /// Where the command was submitted, or the rule was broken.
+    used: Option<StackId>,
+    allocation: Option<u32>,
+    freed: Option<StackId>,
+    /// What it is about, where nothing else tells breaches apart; else 0.
+    address: u64,
+}
 
 /// See the crate's documentation.
 #[derive(Clone, Debug, Default)]
@@ -132,6 +143,8 @@ pub struct Ledger {
     /// The latest pages that left the quarantine, oldest first.
     recycled: VecDeque<u64>,
     commands: Commands,
+    /// The routines that are running.
+    open: Open,
     allocations: BTreeMap<u32, Allocation>,
     flights: BTreeMap<u32, Flight>,
     suspects: Vec<Suspect>,

@@ -1,9 +1,10 @@
 //! Keeps findings: one for each cause, told what is learnt later.
 
 use crate::commands;
-use crate::finding::{Finding, Kind, Outcome, Stop};
+use crate::finding::{AccessFacts, Finding, Kind, Outcome, Stop};
 use crate::pages::PageState;
 use crate::spec::{BUG_CHECK_DMA_VIOLATION, IOMMU_VIOLATION};
+use crate::text::short;
 use crate::verdict::{self, Case};
 use crate::{Access, Key, Ledger};
 use journal::event::{self, ContextId};
@@ -11,6 +12,8 @@ use memory::{Gpa, PAGE_SHIFT};
 
 /// Distinct findings kept.
 const MAX_FINDINGS: usize = 1024;
+/// Characters of a reason.
+pub(crate) const MAX_REASON: usize = 1000;
 /// Bug checks whose findings are known.
 const MAX_CAUSES: usize = 4096;
 /// Pages whose latest refusal is known.
@@ -18,16 +21,9 @@ const MAX_REFUSALS: usize = 1 << 16;
 
 impl Ledger {
     /// Windows stopped: the finding that made it do so learns of it, and the
-    /// stop of the finding.
+    /// stop of the finding; the breach of a rule is a finding of its own.
     pub(crate) fn stopped(&mut self, stop: &event::BugCheck) {
-        let [kind, _, address, _] = stop.parameters;
-        if stop.code != BUG_CHECK_DMA_VIOLATION || kind != IOMMU_VIOLATION {
-            return;
-        }
-        // A finding keeps the address of its first access only, and two may
-        // have had one address in turn: it goes by the latest refusal there.
-        let exact = self.refusals.get(&(address >> PAGE_SHIFT)).copied();
-        let Some(index) = exact.or(self.refused) else {
+        let Some(index) = self.answered(stop).or_else(|| self.stopped_by_rule(stop)) else {
             return;
         };
         if self.causes.len() < MAX_CAUSES {
@@ -40,11 +36,24 @@ impl Ledger {
                 code: stop.code,
                 parameters: stop.parameters,
                 certainty: stop.certainty,
-                reason: crate::text::short(&stop.reason, 1000),
+                reason: short(&stop.reason, MAX_REASON),
                 seen: true,
                 continued: stop.continued,
             });
         }
+    }
+
+    /// The finding of the refused access that an IOMMU fault's bug check
+    /// answers.
+    fn answered(&self, stop: &event::BugCheck) -> Option<usize> {
+        let [kind, _, address, _] = stop.parameters;
+        if stop.code != BUG_CHECK_DMA_VIOLATION || kind != IOMMU_VIOLATION {
+            return None;
+        }
+        // A finding keeps the address of its first access only, and two may
+        // have had one address in turn: it goes by the latest refusal there.
+        let exact = self.refusals.get(&(address >> PAGE_SHIFT)).copied();
+        exact.or(self.refused)
     }
 
     /// Note which finding a refused access belongs to.
@@ -76,6 +85,28 @@ impl Ledger {
         }
     }
 
+    /// Keep a finding, if there is room.
+    pub(crate) fn keep(&mut self, key: Key, finding: Finding) -> Option<usize> {
+        if self.findings.len() >= MAX_FINDINGS {
+            self.facts.findings_omitted += 1;
+            return None;
+        }
+        let index = self.findings.len();
+        self.findings.push(finding);
+        self.keys.insert(key, index);
+        Some(index)
+    }
+
+    /// Count another of a finding's accesses or breaches.
+    pub(crate) fn again(&mut self, key: &Key, time: u64) -> Option<usize> {
+        let index = self.keys.get(key).copied()?;
+        if let Some(finding) = self.findings.get_mut(index) {
+            finding.count = finding.count.saturating_add(1);
+            finding.last_time = time;
+        }
+        Some(index)
+    }
+
     /// Add a finding, or count the access with the one that it belongs to.
     pub(crate) fn find(
         &mut self,
@@ -91,22 +122,15 @@ impl Ledger {
             .and_then(|context| context.submitted);
         let record = owner.and_then(|id| self.allocations.get(&id));
         let freed = record.and_then(|record| record.freed);
-        let key: Key = (
+        let key = Key {
             kind,
-            submitted.map(|(_, stack)| stack),
-            owner,
-            freed.map(|(_, stack)| stack),
-        );
-        if let Some(&index) = self.keys.get(&key) {
-            if let Some(finding) = self.findings.get_mut(index) {
-                finding.count = finding.count.saturating_add(1);
-                finding.last_time = access.time;
-            }
+            used: submitted.map(|(_, stack)| stack),
+            allocation: owner,
+            freed: freed.map(|(_, stack)| stack),
+            address: 0,
+        };
+        if let Some(index) = self.again(&key, access.time) {
             return Some(index);
-        }
-        if self.findings.len() >= MAX_FINDINGS {
-            self.facts.findings_omitted += 1;
-            return None;
         }
         let pfn = page.map(Gpa::page);
         let told = pfn.or(owner.map(|_| access.iova.page()));
@@ -124,12 +148,7 @@ impl Ledger {
             .and_then(|pfn| self.histories.get(&pfn))
             .map(|history| history.told(&self.invalidations))
             .unwrap_or_default();
-        let mut finding = Finding {
-            kind,
-            summary: String::new(),
-            count: 1,
-            time: access.time,
-            last_time: access.time,
+        let facts = AccessFacts {
             device: access.device,
             domain,
             iova: access.iova,
@@ -138,21 +157,31 @@ impl Ledger {
             write: access.write,
             outcome,
             generation,
-            allocation,
             reused_by,
             command,
             refusal: None,
+            mdl: None,
+            origin: None,
+            surroundings: self.surroundings(access.device, domain, access.iova, owner),
+        };
+        let mut finding = Finding {
+            kind,
+            summary: String::new(),
+            count: 1,
+            time: access.time,
+            last_time: access.time,
+            access: None,
+            breach: None,
+            allocation,
             blame: Vec::new(),
             stop: None,
             history,
-            surroundings: self.surroundings(access.device, domain, access.iova, owner),
             related: Vec::new(),
         };
-        finding.summary = verdict::summary(&finding, case);
-        finding.blame = verdict::blame(&finding, case);
-        let index = self.findings.len();
-        self.findings.push(finding);
-        self.keys.insert(key, index);
+        finding.summary = verdict::summary(&finding, &facts, case);
+        finding.blame = verdict::blame(&finding, &facts, case);
+        finding.access = Some(facts);
+        let index = self.keep(key, finding)?;
         self.commands.mark(access.context);
         Some(index)
     }

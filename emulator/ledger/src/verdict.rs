@@ -1,6 +1,8 @@
 //! Findings in words: what happened, whose defect it is, what Windows does.
 
-use crate::finding::{Blame, Finding, Outcome, Party, Refusal, Stop};
+use crate::finding::{
+    AccessFacts, Blame, BreachFacts, Finding, Kind, Outcome, Party, Refusal, Stop,
+};
 use crate::history::Drain;
 use crate::spec::{
     BUG_CHECK_DMA_VIOLATION, BUS_MASTER_DISABLED, INTERRUPT_RANGE, IOMMU_VIOLATION, NOT_MEMORY,
@@ -49,8 +51,8 @@ pub(crate) enum Case {
     },
 }
 
-fn verb(finding: &Finding) -> &'static str {
-    if finding.write { "write" } else { "read" }
+fn verb(access: &AccessFacts) -> &'static str {
+    if access.write { "write" } else { "read" }
 }
 
 fn after_free(finding: &Finding) -> String {
@@ -65,10 +67,10 @@ fn after_free(finding: &Finding) -> String {
 }
 
 /// What happened, in a sentence.
-pub(crate) fn summary(finding: &Finding, case: &Case) -> String {
-    let (verb, length) = (verb(finding), finding.length);
+pub(crate) fn summary(finding: &Finding, access: &AccessFacts, case: &Case) -> String {
+    let (verb, length) = (verb(access), access.length);
     match *case {
-        Case::UseAfterFree { .. } if finding.outcome == Outcome::Refused => format!(
+        Case::UseAfterFree { .. } if access.outcome == Outcome::Refused => format!(
             "{verb} of {length} bytes refused: the address led to memory that was {}",
             after_free(finding)
         ),
@@ -117,14 +119,14 @@ pub(crate) fn summary(finding: &Finding, case: &Case) -> String {
 }
 
 /// Whose defect it is: who must mend it first comes first.
-pub(crate) fn blame(finding: &Finding, case: &Case) -> Vec<Blame> {
+pub(crate) fn blame(finding: &Finding, access: &AccessFacts, case: &Case) -> Vec<Blame> {
     match *case {
         Case::UseAfterFree { identity, mapped } => {
-            let mut blame = vec![driver(order_of_free(finding))];
+            let mut blame = vec![driver(order_of_free(finding, access))];
             if identity {
                 return blame;
             }
-            if mapped && finding.outcome == Outcome::WentThrough {
+            if mapped && access.outcome == Outcome::WentThrough {
                 blame.insert(
                     0,
                     system("the free left the page mapped for the device".into()),
@@ -157,7 +159,7 @@ pub(crate) fn blame(finding: &Finding, case: &Case) -> Vec<Blame> {
                 ),
             }];
             if freed {
-                blame.push(driver(order_of_free(finding)));
+                blame.push(driver(order_of_free(finding, access)));
             }
             blame
         }
@@ -175,8 +177,8 @@ pub(crate) fn blame(finding: &Finding, case: &Case) -> Vec<Blame> {
                 Some(Drain::No) => vec![
                     system(format!(
                         "the free invalidated the address without draining {}s (D{} = 0)",
-                        verb(finding),
-                        if finding.write { 'W' } else { 'R' }
+                        verb(access),
+                        if access.write { 'W' } else { 'R' }
                     )),
                     waited,
                 ],
@@ -207,7 +209,7 @@ pub(crate) fn blame(finding: &Finding, case: &Case) -> Vec<Blame> {
             physical,
             reason,
         } => vec![driver(
-            if INTERRUPT_RANGE.contains(&finding.iova.0) {
+            if INTERRUPT_RANGE.contains(&access.iova.0) {
                 "the address is in the interrupt range, which is never memory"
             } else if reason == Some(BUS_MASTER_DISABLED) {
                 "the device was given work while Bus Master Enable was clear"
@@ -231,9 +233,9 @@ pub(crate) fn blame(finding: &Finding, case: &Case) -> Vec<Blame> {
     }
 }
 
-fn order_of_free(finding: &Finding) -> String {
+fn order_of_free(finding: &Finding, access: &AccessFacts) -> String {
     let freed = finding.allocation.as_ref().and_then(|a| a.freed.as_ref());
-    let submitted = finding.command.as_ref().and_then(|c| c.submitted.as_ref());
+    let submitted = access.command.as_ref().and_then(|c| c.submitted.as_ref());
     match (submitted, freed) {
         (Some(submitted), Some(freed)) if submitted.time <= freed.time => format!(
             "the command was submitted {} before the free, which did not wait for the device to \
@@ -248,7 +250,7 @@ fn order_of_free(finding: &Finding) -> String {
     }
 }
 
-fn driver(reason: String) -> Blame {
+pub(crate) fn driver(reason: String) -> Blame {
     Blame {
         party: Party::Driver,
         reason,
@@ -275,5 +277,68 @@ pub(crate) fn expected_stop(iova: Iova, refusal: Refusal) -> Stop {
             .into(),
         seen: false,
         continued: false,
+    }
+}
+
+/// What happened where a rule was broken, in a sentence.
+pub(crate) fn breach_summary(kind: Kind, breach: &BreachFacts) -> String {
+    let routine = breach.routine.as_deref().unwrap_or("a routine");
+    match kind {
+        Kind::DoubleFree => format!("{routine}: what it is to free was freed before"),
+        Kind::ForeignMdl => {
+            format!("{routine} was given an MDL or a handle that is not of its kind")
+        }
+        Kind::MdlNotReleased => "an MDL was never released with ExFreePool".to_owned(),
+        Kind::MdlUseAfterFree => format!("{routine}: an MDL was freed while it was still needed"),
+        Kind::PartialAllocationIgnored => {
+            "Windows gave fewer pages than were asked for, and the driver used those that it did \
+             not get"
+                .to_owned()
+        }
+        Kind::WrongIrql => format!("{routine} was called at an IRQL at which it may not be"),
+        Kind::HandleLeak => {
+            "a handle of dxgkrnl's was still open when the adapter was stopped".to_owned()
+        }
+        Kind::ImportForbidden => {
+            "the driver declares that it supports IOMMU isolation, and imports a routine that \
+             such a driver may not"
+                .to_owned()
+        }
+        Kind::CpuUseAfterFree => {
+            "the CPU used memory that the driver had freed or unmapped".to_owned()
+        }
+        Kind::MappedAfterFree => {
+            format!("{routine}: the pages were freed while a mapping still led to them")
+        }
+        Kind::Hang => "the driver went on for longer than it may".to_owned(),
+        _ => format!("{routine}: a rule was broken"),
+    }
+}
+
+/// Why a broken rule is the driver's defect.
+pub(crate) fn breach_blame(kind: Kind) -> &'static str {
+    match kind {
+        Kind::DoubleFree => "it frees the same memory in two places, or twice in one",
+        Kind::ForeignMdl => {
+            "it frees with a routine of another family, or passes a copy or an address inside of \
+             what the allocation returned"
+        }
+        Kind::MdlNotReleased => {
+            "pages and MDL are two things: MmFreePagesFromMdl frees the pages, and the MDL itself \
+             is pool that the driver must free"
+        }
+        Kind::MdlUseAfterFree => "it frees the MDL before whoever still needs it is done with it",
+        Kind::PartialAllocationIgnored => {
+            "it takes the size that it asked for; the MDL's byte count says what it got"
+        }
+        Kind::WrongIrql => "it calls the routine from a place where the IRQL is not the right one",
+        Kind::HandleLeak => "its DxgkDdiStopDevice does not give back all that it was given",
+        Kind::ImportForbidden => {
+            "memory that such routines give or map is not in the device's domain"
+        }
+        Kind::CpuUseAfterFree => "it keeps a pointer to memory that it has freed or unmapped",
+        Kind::MappedAfterFree => "it frees the pages before it takes the mapping away",
+        Kind::Hang => "it waits or loops without a limit",
+        _ => "it broke the rule",
     }
 }

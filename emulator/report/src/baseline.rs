@@ -62,7 +62,12 @@ impl Baseline {
         let mut baseline = Self::default();
         for finding in list(&value, "findings")? {
             let id = text(finding, "/id").ok_or(BaselineError::NoReport)?;
-            let used = frames(finding, "/command/submitted/stack");
+            let breach = finding.get("breach").is_some_and(Value::is_object);
+            let used = if breach {
+                frames(finding, "/breach/place/stack")
+            } else {
+                frames(finding, "/command/submitted/stack")
+            };
             let freed = frames(finding, "/allocation/freed/stack");
             let allocated = frames(finding, "/allocation/allocated/stack");
             let fingerprint = Fingerprint::new(
@@ -70,7 +75,12 @@ impl Baseline {
                 text(finding, "/command/name").as_deref(),
                 &[&used, &freed, &allocated],
             );
-            let place = stack::telling(&[&freed, &used, &allocated]).unwrap_or_default();
+            let stacks: [&[Frame]; 3] = if breach {
+                [&used, &freed, &allocated]
+            } else {
+                [&freed, &used, &allocated]
+            };
+            let place = stack::telling(&stacks).unwrap_or_default();
             baseline
                 .findings
                 .insert(fingerprint, format!("{id}{place}"));

@@ -2,6 +2,7 @@
 
 use crate::clean::clean_short;
 use crate::model::{Ending, Found, Frame, Live, Meta, Printed, Report, Stopped};
+use crate::spec::status_name;
 use journal::Record;
 use journal::event::{Begin, BugCheck, End, Event, StackId};
 use ledger::{Finding, Ledger, Place, Step};
@@ -46,19 +47,19 @@ impl Report {
         let stack = |place: &Place| describe(symbols, &place.stack);
         for finding in ledger.findings() {
             let allocation = finding.allocation.as_ref();
-            let submitted = finding.command.as_ref().and_then(|c| c.submitted.as_ref());
+            let access = finding.access.as_ref();
+            let mdl = access.and_then(|access| access.mdl.as_ref());
+            let of = |place: Option<&Place>| place.map(stack).unwrap_or_default();
             report.findings.push(Found {
-                used: submitted.map(stack).unwrap_or_default(),
-                freed: allocation
-                    .and_then(|a| a.freed.as_ref())
-                    .map(stack)
-                    .unwrap_or_default(),
-                allocated: allocation.map(|a| stack(&a.allocated)).unwrap_or_default(),
-                reused: finding
-                    .reused_by
-                    .as_ref()
-                    .map(|a| stack(&a.allocated))
-                    .unwrap_or_default(),
+                used: of(finding.used()),
+                freed: of(allocation.and_then(|a| a.freed.as_ref())),
+                allocated: of(allocation.map(|a| &a.allocated)),
+                reused: of(access
+                    .and_then(|access| access.reused_by.as_ref())
+                    .map(|a| &a.allocated)),
+                origin: of(access.and_then(|access| access.origin.as_ref())),
+                mapped: of(mdl.map(|mdl| &mdl.mapped)),
+                unmapped: of(mdl.and_then(|mdl| mdl.unmapped.as_ref())),
                 commands: BTreeMap::new(),
                 finding: cleaned(finding),
             });
@@ -96,6 +97,12 @@ impl Report {
                 }
                 Event::Note { text: note } if self.notes.len() < MAX_NOTES => {
                     self.notes.push(text(note));
+                }
+                Event::Refused { step, status } => {
+                    self.refused = true;
+                    if self.notes.len() < MAX_NOTES {
+                        self.notes.push(refusal(step, *status));
+                    }
                 }
                 Event::BugCheck(_) if self.stops.len() >= MAX_STOPS => {
                     self.omitted_stops.insert(ledger.cause(number));
@@ -192,13 +199,24 @@ impl Report {
     }
 }
 
+/// A step of the workload that the driver refused, in words.
+fn refusal(step: &str, status: u32) -> String {
+    let name = status_name(status).map_or(String::new(), |name| format!(" ({name})"));
+    format!(
+        "the driver refused step {} of the workload with {status:#010x}{name}: the steps after it \
+         were not run",
+        text(step)
+    )
+}
+
 fn text(text: &str) -> String {
     clean_short(text, MAX_TEXT)
 }
 
 fn cleaned(finding: &Finding) -> Finding {
     let mut finding = finding.clone();
-    if let Some(command) = &mut finding.command {
+    let access = finding.access.as_mut();
+    if let Some(command) = access.and_then(|access| access.command.as_mut()) {
         command.name = command.name.as_deref().map(text);
         command.answer = command.answer.as_deref().map(text);
         command.detail = text(&command.detail);
@@ -206,6 +224,12 @@ fn cleaned(finding: &Finding) -> Finding {
     if let Some(stop) = &mut finding.stop {
         stop.reason = text(&stop.reason);
     }
+    if let Some(breach) = &mut finding.breach {
+        breach.rule = breach.rule.as_deref().map(text);
+        breach.routine = breach.routine.as_deref().map(text);
+        breach.reason = text(&breach.reason);
+    }
+    finding.summary = text(&finding.summary);
     finding
 }
 

@@ -54,7 +54,7 @@ fn line(frame: &Frame) -> String {
 
 /// Of a finding.
 pub(crate) fn of(found: &Found) -> Fingerprint {
-    let command = found.finding.command.as_ref();
+    let command = found.finding.command();
     Fingerprint::new(
         found.finding.kind.id(),
         command.and_then(|command| command.name.as_deref()),

@@ -6,7 +6,7 @@ use crate::spec::{bug_check_name, status_name};
 use crate::triage::Standing;
 use journal::Tail;
 use journal::event::{AllocationKind, Certainty, Scope};
-use ledger::{AllocationFacts, Blame, Command, Moment, Outcome, Party, Step, Stop};
+use ledger::{AllocationFacts, Blame, BreachFacts, Command, Moment, Outcome, Party, Step, Stop};
 use ledger::{Ownership, Place, Reach};
 use serde_json::{Value, json};
 
@@ -113,6 +113,7 @@ fn ending(ending: &Ending) -> Value {
 
 fn finding(report: &Report, index: usize, found: &Found) -> Value {
     let finding = &found.finding;
+    let access = finding.access.as_ref();
     let (standing, reason) = match report.standing(index) {
         Standing::New => ("new", None),
         Standing::Known => ("known", None),
@@ -130,20 +131,29 @@ fn finding(report: &Report, index: usize, found: &Found) -> Value {
         "count": finding.count,
         "time": finding.time,
         "last_time": finding.last_time,
-        "device": finding.device.to_string(),
-        "domain": finding.domain,
-        "iova": hex(finding.iova.0),
-        "physical": finding.page.map(|page| hex(page.0)),
-        "length": finding.length,
-        "direction": if finding.write { "write" } else { "read" },
-        "outcome": outcome(finding.outcome),
-        "generation": finding.generation,
+        "device": access.map(|access| access.device.to_string()),
+        "domain": access.and_then(|access| access.domain),
+        "iova": access.map(|access| hex(access.iova.0)),
+        "physical": access.and_then(|access| access.page).map(|page| hex(page.0)),
+        "length": access.map(|access| access.length),
+        "direction": access.map(|access| if access.write { "write" } else { "read" }),
+        "outcome": access.map(|access| outcome(access.outcome)),
+        "generation": access.and_then(|access| access.generation),
+        "breach": finding.breach.as_ref().map(|facts| breach(facts, &found.used)),
         "allocation": finding.allocation.as_ref()
             .map(|facts| allocation(facts, &found.allocated, &found.freed)),
-        "reused_by": finding.reused_by.as_ref()
+        "reused_by": access.and_then(|access| access.reused_by.as_ref())
             .map(|facts| allocation(facts, &found.reused, &[])),
-        "command": finding.command.as_ref().map(|facts| command(facts, &found.used)),
-        "refusal": finding.refusal.map(|refusal| json!({
+        "command": finding.command().map(|facts| command(facts, &found.used)),
+        "mdl": access.and_then(|access| access.mdl.as_ref()).map(|mdl| json!({
+            "handle": hex(mdl.handle),
+            "address": hex(mdl.mdl),
+            "mapped": place(&mdl.mapped, &found.mapped),
+            "unmapped": mdl.unmapped.as_ref().map(|at| place(at, &found.unmapped)),
+        })),
+        "origin": access.and_then(|access| access.origin.as_ref())
+            .map(|at| place(at, &found.origin)),
+        "refusal": access.and_then(|access| access.refusal).map(|refusal| json!({
             "reason": refusal.reason,
             "text": ledger::spec::fault_reason(refusal.reason),
             "recorded": refusal.recorded,
@@ -157,14 +167,14 @@ fn finding(report: &Report, index: usize, found: &Found) -> Value {
             "omitted": finding.history.omitted,
             "omitted_before": finding.history.gap,
         },
-        "surroundings": {
-            "first": hex(finding.surroundings.first.0),
-            "pages": finding.surroundings.pages.iter().map(|page| json!({
+        "surroundings": access.map(|access| json!({
+            "first": hex(access.surroundings.first.0),
+            "pages": access.surroundings.pages.iter().map(|page| json!({
                 "owner": ownership(page.owner),
                 "reach": reach(page.reach),
                 "same": page.same,
             })).collect::<Vec<_>>(),
-        },
+        })),
         "related": finding.related,
     })
 }
@@ -221,6 +231,19 @@ fn command(facts: &Command, used: &[Frame]) -> Value {
         "detail": facts.detail,
         "answer": facts.answer,
         "submitted": facts.submitted.as_ref().map(|at| place(at, used)),
+    })
+}
+
+fn breach(facts: &BreachFacts, used: &[Frame]) -> Value {
+    json!({
+        "rule": facts.rule,
+        "routine": facts.routine,
+        "subject": hex(facts.address),
+        "status": facts.status.map(|status| hex(status.into())),
+        "status_name": facts.status.and_then(status_name),
+        "certainty": certainty(facts.certainty),
+        "reason": facts.reason,
+        "place": place(&facts.place, used),
     })
 }
 

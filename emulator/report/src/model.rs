@@ -48,7 +48,7 @@ pub struct Frame {
 pub struct Found {
     /// What the ledger found; its texts are cleaned.
     pub finding: Finding,
-    /// Where the command was submitted.
+    /// Where the command was submitted, or the rule was broken.
     pub used: Vec<Frame>,
     /// Where the memory was freed.
     pub freed: Vec<Frame>,
@@ -56,8 +56,36 @@ pub struct Found {
     pub allocated: Vec<Frame>,
     /// Where the allocation was made that has the page now.
     pub reused: Vec<Frame>,
+    /// Where the driver asked for the physical address.
+    pub origin: Vec<Frame>,
+    /// Where the MDL was mapped for the device.
+    pub mapped: Vec<Frame>,
+    /// Where it was unmapped.
+    pub unmapped: Vec<Frame>,
     /// Commands that its history names, by context id.
     pub commands: BTreeMap<u32, String>,
+}
+
+impl Found {
+    /// Its stacks, and what each is: the place to look at first comes first.
+    pub(crate) fn stacks(&self) -> [(&'static str, &[Frame]); 3] {
+        let freed = ("freed here", &self.freed[..]);
+        let allocated = ("allocated here", &self.allocated[..]);
+        if self.finding.breach.is_some() {
+            [("the driver was here", &self.used[..]), freed, allocated]
+        } else {
+            [
+                freed,
+                ("the command was submitted here", &self.used[..]),
+                allocated,
+            ]
+        }
+    }
+
+    /// The same without words.
+    pub(crate) fn places(&self) -> [&[Frame]; 3] {
+        self.stacks().map(|(_, stack)| stack)
+    }
 }
 
 /// A bug check of the run.
@@ -150,7 +178,7 @@ pub struct Report {
     /// What a reader must know about the run, cleaned.
     pub notes: Vec<String>,
     /// Did the driver refuse a step of the workload, so that later ones were
-    /// not run? Whoever ran it says so; the journal only has a note.
+    /// not run?
     pub refused: bool,
     /// What suppressions and a baseline say of it.
     pub triage: Triage,

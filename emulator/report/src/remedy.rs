@@ -6,7 +6,9 @@ use ledger::{Finding, Kind, Outcome, Party};
 /// What to change, in a sentence or two.
 pub(crate) fn remedy(finding: &Finding) -> &'static str {
     let first = finding.blame.first().map(|blame| blame.party);
-    let reason = finding.refusal.map(|refusal| refusal.reason);
+    let access = finding.access.as_ref();
+    let refusal = access.and_then(|access| access.refusal);
+    let reason = refusal.map(|refusal| refusal.reason);
     match (finding.kind, first) {
         (Kind::DmaUseAfterFree, _) => {
             "take the memory from the device before the free: detach it from every resource and \
@@ -49,13 +51,76 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
             "reset the device, or wait until it is idle, before its domain is detached; give it \
              work only once it is attached to one."
         }
-        (Kind::DmaUnmapped, _) if finding.outcome == Outcome::Refused && finding.page.is_some() => {
+        (Kind::DmaUnmapped, _)
+            if access.is_some_and(|a| a.outcome == Outcome::Refused && a.page.is_some()) =>
+        {
             "keep the memory mapped until the device has answered the last command that uses it."
         }
         (Kind::DmaUnmapped, _) => {
             "give the device only memory that is mapped for it: allocated with \
              DxgkCbAllocatePagesForMdl, or mapped with DxgkCbMapMdlToIommu before its address is \
              queued; check addresses and lengths of what is queued."
+        }
+        (Kind::DmaRawPhysicalAddress, _) => {
+            "take the address from what is mapped for the device: allocate with \
+             DxgkCbAllocatePagesForMdl, or map the MDL with DxgkCbMapMdlToIommu and use the \
+             addresses that this gives; a result of MmGetPhysicalAddress is for the CPU alone."
+        }
+        (Kind::DmaReusedMemory, _) => {
+            "detach the memory from the resource or the queue, and wait for the answer, before it \
+             is freed; a resource that is to be used again gets its new backing first."
+        }
+        (Kind::DmaInterruptRange, _) => {
+            "never give the device an address from 0xFEE00000 to 0xFEEFFFFF: what lies there is \
+             interrupt requests; check how the address was computed."
+        }
+        (Kind::MissingInvalidation, _) => {
+            "after the leaf entries are cleared, submit an IOTLB invalidation that covers the \
+             address, with DR and DW, and wait for it before the pages go back."
+        }
+        (Kind::ExclusiveAccessViolation, _) => {
+            "in DxgkDdiBeginExclusiveAccess stop all work of the device (scanouts and cursors that \
+             it reads by itself too), wait for the answers, and only then return; submit nothing \
+             until DxgkDdiEndExclusiveAccess."
+        }
+        (Kind::PartialAllocationIgnored, _) => {
+            "compare MmGetMdlByteCount with what was asked for; if it is less, free the part and \
+             fail, or use that part alone. Never read the PFN array past it."
+        }
+        (Kind::CpuUseAfterFree, _) => {
+            "free or unmap the memory last: when no thread, DPC, timer or interrupt routine can \
+             use the pointer any more, and clear the pointer with it."
+        }
+        (Kind::DoubleFree, _) => {
+            "give the memory one owner that frees it, and clear the pointer or handle there; look \
+             at the paths of errors and of the stop, which often free what another path freed."
+        }
+        (Kind::ForeignMdl, _) => {
+            "free with the routine that belongs to the allocation, and with the very pointer or \
+             handle that it returned: DxgkCbFreePagesFromMdl for DxgkCbAllocatePagesForMdl, \
+             MmFreePagesFromMdl for MmAllocatePagesForMdl(Ex), IoFreeMdl for IoAllocateMdl."
+        }
+        (Kind::MdlNotReleased, _) => "call ExFreePool with the MDL after MmFreePagesFromMdl.",
+        (Kind::MdlUseAfterFree, _) => {
+            "keep the order: unmap (DxgkCbUnmapMdlFromIommu, MmUnmapLockedPages), then \
+             MmFreePagesFromMdl or MmUnlockPages, and the MDL itself (ExFreePool, IoFreeMdl) last."
+        }
+        (Kind::WrongIrql, _) => {
+            "call the routine where the IRQL allows it: out of the DPC, interrupt routine or spin \
+             lock, in a work item or a thread at PASSIVE_LEVEL; or allocate ahead."
+        }
+        (Kind::HandleLeak, _) => {
+            "free or unmap it in DxgkDdiStopDevice, on the path of errors of DxgkDdiStartDevice \
+             too; keep a list of what was given."
+        }
+        (Kind::ImportForbidden, _) => {
+            "replace the import by dxgkrnl's callback (DxgkCbAllocatePagesForMdl, \
+             DxgkCbAllocateContiguousMemory, DxgkCbMapMdlToIommu and their kin), or do not report \
+             IoMmuSecureModeSupported."
+        }
+        (Kind::Hang, _) => {
+            "bound every wait and loop by a time, and on its end reset the device and fail the \
+             call; look at what the stack waits for and who should have brought it about."
         }
     }
 }

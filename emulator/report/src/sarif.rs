@@ -2,7 +2,8 @@
 //!
 //! Where the specification leaves room: a result lies where the memory was
 //! freed (what must change, mostly), else where the command was submitted,
-//! else where it was allocated; the other places are related locations.
+//! else where it was allocated; that of a broken rule where it was broken. The
+//! other places are related locations.
 
 use crate::fingerprint;
 use crate::layout::{stack, stop_words};
@@ -14,10 +15,9 @@ use ledger::Kind;
 use serde_json::{Value, json};
 
 /// What is no finding of the ledger, and still a result.
-const OTHERS: [(&str, &str); 4] = [
+const OTHERS: [(&str, &str); 3] = [
     ("bug-check", "Windows stopped, or would have stopped."),
     ("start-failed", "The driver refused to start."),
-    ("hang", "The driver went on for longer than it may."),
     (
         "unsupported",
         "The driver did what the emulated machine cannot do.",
@@ -133,7 +133,6 @@ fn results(report: &Report) -> Vec<Value> {
             let text = format!("{routine} returned {status:#010x} ({name})");
             Some(("start-failed", text, &[][..]))
         }
-        Ending::Hang { reason, stack } => Some(("hang", reason.clone(), &stack[..])),
         Ending::Unsupported { reason, stack } => Some(("unsupported", reason.clone(), &stack[..])),
         _ => None,
     };
@@ -160,18 +159,17 @@ fn results(report: &Report) -> Vec<Value> {
 
 fn finding(report: &Report, index: usize, found: &Found, driver: &str) -> Value {
     let finding = &found.finding;
-    let stacks = [
-        ("freed here", &found.freed[..]),
-        ("the command was submitted here", &found.used[..]),
-        ("allocated here", &found.allocated[..]),
-    ];
+    let who = match (&finding.access, &finding.breach) {
+        (Some(access), _) => format!("Device {}: ", access.device),
+        (None, Some(breach)) if !breach.reason.is_empty() => format!("{} ", breach.reason),
+        _ => String::new(),
+    };
     let text = format!(
-        "Device {}: {}. {}",
-        finding.device,
+        "{who}{}. {}",
         finding.summary,
         crate::remedy::remedy(finding)
     );
-    let mut result = result(finding.kind.id(), &text, &stacks, driver);
+    let mut result = result(finding.kind.id(), &text, &found.stacks(), driver);
     let print = fingerprint::of(found).digits();
     set(
         &mut result,

@@ -32,7 +32,7 @@ pub struct SuppressionsError {
 pub struct Suppression {
     /// What is found.
     pub kind: Kind,
-    /// A function on one of its three stacks: `*` stands for any text, `?`
+    /// A function on one of its stacks: `*` stands for any text, `?`
     /// for any one character.
     pub function: String,
     /// Why it may be.
@@ -108,7 +108,7 @@ pub fn parse(text: &str) -> Result<Vec<Suppression>, SuppressionsError> {
             reason,
         } = rule.get_ref();
         let id = finding.get_ref();
-        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.id() == id) else {
+        let Some(kind) = Kind::find(id) else {
             let why = format!(
                 "there is no finding {:?}: dmasan explain lists them",
                 clean_short(id, MAX_PATTERN)

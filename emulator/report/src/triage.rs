@@ -5,6 +5,7 @@ use crate::baseline::Baseline;
 use crate::fingerprint;
 use crate::model::{Ending, Report};
 use crate::suppress::Suppression;
+use ledger::Kind;
 use std::collections::BTreeSet;
 
 /// What a finding is to those who asked.
@@ -137,6 +138,13 @@ impl Report {
                     false
                 }
             }
+    }
+
+    /// Does a finding tell of the hang that ended the run?
+    pub(crate) fn hang_told(&self) -> bool {
+        self.new_findings()
+            .filter_map(|index| self.findings.get(index))
+            .any(|found| found.finding.kind == Kind::Hang)
     }
 
     /// The findings that make the run fail.

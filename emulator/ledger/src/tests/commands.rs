@@ -5,7 +5,7 @@ use super::*;
 /// Stack of the submission that the finding of `context` shows.
 fn submitted_by(run: Run, context: u32) -> Option<u64> {
     let findings = run.refused(context, 0x9000).findings();
-    let command = findings[0].command.clone().unwrap();
+    let command = at(&findings[0]).command.clone().unwrap();
     command.submitted.map(|place| place.stack[0] & 0xff)
 }
 
@@ -56,7 +56,7 @@ fn command_taken_before_its_doorbell_learns_of_it() {
 
     let findings = run.findings();
 
-    let command = findings[0].command.clone().unwrap();
+    let command = at(&findings[0]).command.clone().unwrap();
     assert_eq!(command.submitted.unwrap().stack[0] & 0xff, 6);
 }
 

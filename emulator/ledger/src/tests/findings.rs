@@ -19,8 +19,8 @@ fn refused_access_to_freed_page_is_use_after_free() {
     assert_eq!(findings.len(), 1);
     let found = &findings[0];
     assert_eq!(found.kind, Kind::DmaUseAfterFree);
-    assert_eq!(found.outcome, Became::Refused);
-    assert_eq!(found.page, Some(Gpa((PAGE + 1) << 12 | 0x10)));
+    assert_eq!(at(found).outcome, Became::Refused);
+    assert_eq!(at(found).page, Some(Gpa((PAGE + 1) << 12 | 0x10)));
     let allocation = found.allocation.as_ref().unwrap();
     assert_eq!(allocation.id, AllocationId(1));
     assert_eq!(allocation.page_index, Some(1));
@@ -29,13 +29,13 @@ fn refused_access_to_freed_page_is_use_after_free() {
         allocation.freed.as_ref().unwrap().stack[0],
         0xffff_f800_0000_0002
     );
-    let command = found.command.as_ref().unwrap();
+    let command = at(found).command.as_ref().unwrap();
     assert_eq!(command.name.as_deref(), Some("TRANSFER_TO_HOST_2D"));
     assert_eq!(
         command.submitted.as_ref().unwrap().stack[0],
         0xffff_f800_0000_0004
     );
-    assert_eq!(found.refusal.unwrap().reason, 6);
+    assert_eq!(at(found).refusal.unwrap().reason, 6);
     let stop = found.stop.as_ref().unwrap();
     assert_eq!(stop.parameters, [0x26, 0, ADDRESS + 0x1010, 6]);
     assert!(stop.seen && !stop.continued);
@@ -60,7 +60,7 @@ fn fault_told_before_its_access_is_joined_too() {
         .findings();
 
     assert_eq!(findings.len(), 1);
-    assert!(!findings[0].refusal.unwrap().recorded);
+    assert!(!at(&findings[0]).refusal.unwrap().recorded);
     assert!(!findings[0].stop.as_ref().unwrap().seen);
 }
 
@@ -81,7 +81,7 @@ fn accesses_of_one_cause_are_one_finding() {
 
     assert_eq!(findings.len(), 2);
     assert_eq!((findings[0].count, findings[1].count), (4, 1));
-    assert_eq!(findings[0].iova, Iova(ADDRESS));
+    assert_eq!(at(&findings[0]).iova, Iova(ADDRESS));
     assert!(findings[0].last_time > findings[0].time);
 }
 
@@ -98,10 +98,10 @@ fn passthrough_access_to_freed_page_is_use_after_free() {
     assert_eq!(findings.len(), 1);
     let found = &findings[0];
     assert_eq!(found.kind, Kind::DmaUseAfterFree);
-    assert_eq!(found.outcome, Became::WentThrough);
+    assert_eq!(at(found).outcome, Became::WentThrough);
     assert_eq!(found.stop, None);
-    let centre = (found.iova.page() - found.surroundings.first.page()) as usize;
-    let page = found.surroundings.pages[centre];
+    let centre = (at(found).iova.page() - at(found).surroundings.first.page()) as usize;
+    let page = at(found).surroundings.pages[centre];
     assert_eq!(
         (page.owner, page.reach, page.same),
         (Ownership::Freed, Reach::Identity, true)
@@ -203,7 +203,7 @@ fn landing_after_the_free_is_free_in_flight() {
             .collect();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].blame[0].party, party);
-        assert_eq!(found[0].outcome, Became::LandedLate);
+        assert_eq!(at(found[0]).outcome, Became::LandedLate);
         let steps = &found[0].history.moments;
         assert!(steps.iter().any(|m| matches!(m.step, Step::Landed { .. })));
     }
@@ -216,8 +216,8 @@ fn page_still_mapped_at_its_free_is_mapped_after_free() {
     assert_eq!(findings.len(), 1);
     let found = &findings[0];
     assert_eq!(found.kind, Kind::MappedAfterFree);
-    assert_eq!((found.count, found.iova), (3, Iova(ADDRESS + 0x1000)));
-    assert_eq!(found.device, DEVICE);
+    assert_eq!((found.count, at(found).iova), (3, Iova(ADDRESS + 0x1000)));
+    assert_eq!(at(found).device, DEVICE);
     assert_eq!(found.blame[0].party, Party::OperatingSystem);
 }
 
@@ -252,7 +252,7 @@ fn large_leaf_over_a_freed_page_is_mapped_after_free() {
     let findings = run.findings();
 
     assert_eq!(findings.len(), 1);
-    assert_eq!(findings[0].iova, Iova(PAGE << 12));
+    assert_eq!(at(&findings[0]).iova, Iova(PAGE << 12));
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn fills_stand_in_for_tables_that_a_guest_writes_unseen() {
 
     assert_eq!(findings.len(), 1);
     assert_eq!(findings[0].kind, Kind::DmaUseAfterFree);
-    assert_eq!(findings[0].generation, Some(7));
+    assert_eq!(at(&findings[0]).generation, Some(7));
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn command_named_after_its_finding_is_told_to_it() {
         })
         .findings();
 
-    let command = findings[0].command.as_ref().unwrap();
+    let command = at(&findings[0]).command.as_ref().unwrap();
     assert_eq!(command.name.as_deref(), Some("TRANSFER_TO_HOST_2D"));
     assert_eq!(command.answer.as_deref(), Some("OK_NODATA"));
 }
@@ -559,5 +559,5 @@ fn without_isolation_there_is_no_generation() {
         .done(2, PAGE << 12, PAGE, false)
         .findings();
 
-    assert_eq!(findings[0].generation, None);
+    assert_eq!(at(&findings[0]).generation, None);
 }

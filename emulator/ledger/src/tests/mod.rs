@@ -5,7 +5,7 @@ mod findings;
 mod properties;
 mod silence;
 
-use crate::{Finding, Kind, Ledger};
+use crate::{AccessFacts, Finding, Kind, Ledger};
 use journal::Record;
 use journal::event::{
     self, Allocation, AllocationId, AllocationKind, Begin, ContextId, End, Event, NameId, Outcome,
@@ -18,6 +18,11 @@ pub(crate) const DOMAIN: u16 = 1;
 /// A page of the driver's, and the address that the device knows it by.
 pub(crate) const PAGE: u64 = 0x1234;
 pub(crate) const ADDRESS: u64 = 0x7000_0000;
+
+/// The access of a finding that is about one.
+pub(crate) fn at(finding: &Finding) -> &AccessFacts {
+    finding.access.as_ref().unwrap()
+}
 
 /// A run, told event by event, a virtual microsecond apart.
 #[derive(Default)]

@@ -101,6 +101,7 @@ fn end(page: &mut Page, report: &Report) {
             let text = format!("{routine} returned {status:#010x} ({name}).");
             page.wrapped(Line::plain("  "), 2, Tone::Bold, &text);
         }
+        Ending::Hang { .. } if report.hang_told() => {}
         Ending::Hang { reason, stack } => {
             place(page, "ERROR: hang".into(), reason, stack);
         }
@@ -229,7 +230,7 @@ fn last_line(report: &Report) -> Line {
         };
     };
     // The place that must change: the free, or else the submission.
-    let frames = [&found.freed, &found.used, &found.allocated];
+    let frames = found.places();
     let frame = frames
         .iter()
         .find_map(|frames| stack::shown(frames).find(|frame| frame.function.is_some()))

@@ -1,12 +1,12 @@
 //! One finding in full.
 
-use super::{Line, Page, Tone, life, neighbours, stack};
+use super::{Line, Page, Tone, breach, life, neighbours, stack};
 use crate::model::{Found, Frame, Report};
 use crate::remedy::remedy;
 use crate::spec::bug_check_name;
 use journal::event::{AllocationKind, Certainty, NO_QUEUE};
 use ledger::spec::{fault_reason, is_iommu_fault};
-use ledger::{AllocationFacts, Command, Finding, Kind, Outcome, Party, span};
+use ledger::{AccessFacts, AllocationFacts, Command, Finding, Kind, Outcome, Party, span};
 
 /// How a stack is drawn.
 type DrawStack = fn(&mut Page, &[Frame], &str);
@@ -47,63 +47,98 @@ fn opening(page: &mut Page, report: &Report, index: usize, found: &Found) {
         1 => String::new(),
         many => format!("  ({} of {many})", index + 1),
     };
-    page.push(
-        Line::new()
-            .with(Tone::Bold, "==dmasan== ")
-            .with(Tone::Bad, format!("ERROR: {}", finding.kind.id()))
-            .with(Tone::Bold, format!(" at IOVA {}", finding.iova))
-            .with(Tone::Faint, number),
-    );
+    let mut line = Line::new()
+        .with(Tone::Bold, "==dmasan== ")
+        .with(Tone::Bad, format!("ERROR: {}", finding.kind.id()));
+    let routine = finding.breach.as_ref().and_then(|b| b.routine.as_ref());
+    if let Some(access) = &finding.access {
+        line = line.with(Tone::Bold, format!(" at IOVA {}", access.iova));
+    } else if let Some(routine) = routine {
+        line = line.with(Tone::Bold, format!(" in {routine}"));
+    }
+    page.push(line.with(Tone::Faint, number));
     headline(page, finding);
     page.blank();
-    place(page, finding);
+    if let Some(access) = &finding.access {
+        accessed(page, finding, access);
+    }
+    if let Some(facts) = &finding.breach {
+        breach::draw(page, finding, facts);
+    }
 }
 
 /// Who did what, in a sentence.
 fn headline(page: &mut Page, finding: &Finding) {
-    let device = finding.device;
-    let count = match (finding.kind, finding.count) {
+    let of_pages = matches!(
+        finding.kind,
+        Kind::MappedAfterFree | Kind::MissingInvalidation
+    );
+    let count = match (&finding.access, finding.count) {
         (_, 0 | 1) => String::new(),
-        (Kind::MappedAfterFree, count) => format!(" ({count} pages of it)"),
-        (_, count) => format!(
-            " ({count} such accesses, the last at {})",
+        (Some(_), count) if of_pages => format!(" ({count} pages of it)"),
+        (access, count) => format!(
+            " ({count} {}, the last at {})",
+            if access.is_some() {
+                "such accesses"
+            } else {
+                "times"
+            },
             span(finding.last_time)
         ),
     };
-    let text = match finding.outcome {
-        Outcome::NoAccess => format!("For device {device}, {}{count}.", finding.summary),
-        _ => format!("Device {device}: {}{count}.", finding.summary),
+    let text = match &finding.access {
+        Some(access) if access.outcome == Outcome::NoAccess => {
+            format!("For device {}, {}{count}.", access.device, finding.summary)
+        }
+        Some(access) => format!("Device {}: {}{count}.", access.device, finding.summary),
+        None => {
+            let routine = finding.breach.as_ref().and_then(|b| b.routine.as_deref());
+            let mut summary = finding.summary.chars();
+            // A routine is called as it is.
+            let text = match routine {
+                Some(routine) if finding.summary.starts_with(routine) => finding.summary.clone(),
+                _ => {
+                    let first = summary.next().into_iter().flat_map(char::to_uppercase);
+                    first.chain(summary).collect()
+                }
+            };
+            format!("{text}{count}.")
+        }
     };
     page.wrapped(Line::plain("  "), 2, Tone::Bold, &text);
 }
 
-fn place(page: &mut Page, finding: &Finding) {
-    let mut text = format!("IOVA {}", finding.iova);
-    match (finding.outcome, finding.page) {
+fn accessed(page: &mut Page, finding: &Finding, access: &AccessFacts) {
+    let mut text = format!("IOVA {}", access.iova);
+    match (access.outcome, access.page) {
         (_, None) => text.push_str(", which leads to no page"),
         (Outcome::Refused, Some(gpa)) => {
             text.push_str(&format!(", which led to physical {gpa}"));
         }
         (_, Some(gpa)) => text.push_str(&format!(" -> physical {gpa}")),
     }
-    if let Some(domain) = finding.domain {
+    if let Some(domain) = access.domain {
         text.push_str(&format!(", domain {domain}"));
     }
-    if let Some(generation) = finding.generation {
+    if let Some(generation) = access.generation {
         text.push_str(&format!(", mapping generation {generation}"));
     }
     page.row("address", Tone::Plain, &text);
-    if let Some(command) = &finding.command {
+    if let Some(command) = &access.command {
         page.row("command", Tone::Name, &command_words(command));
     }
     if let Some(allocation) = &finding.allocation {
         page.row("memory", Tone::Plain, &allocation_words(allocation));
     }
-    if let Some(other) = &finding.reused_by {
+    if let Some(mdl) = &access.mdl {
+        let text = format!("MDL {:#x}, mapped with handle {:#x}", mdl.mdl, mdl.handle);
+        page.row("by", Tone::Plain, &text);
+    }
+    if let Some(other) = &access.reused_by {
         let text = format!("by now part of {}", allocation_words(other));
         page.row("reused", Tone::Warn, &text);
     }
-    match &finding.refusal {
+    match &access.refusal {
         Some(refusal) => {
             let recorded = if refusal.recorded {
                 "in a fault record"
@@ -118,7 +153,7 @@ fn place(page: &mut Page, finding: &Finding) {
             };
             page.row("IOMMU", Tone::Plain, &text);
         }
-        None if finding.outcome == Outcome::Refused => {
+        None if access.outcome == Outcome::Refused => {
             page.row(
                 "IOMMU",
                 Tone::Plain,
@@ -195,12 +230,29 @@ fn stacks(page: &mut Page, found: &Found, draw: DrawStack) {
         }
         page.push(line);
     };
-    if let Some(command) = &finding.command
-        && finding.kind != Kind::MappedAfterFree
-    {
+    if let Some(facts) = &finding.breach {
+        let title = breach::place_words(finding.kind);
+        titled(page, title, Some(facts.place.time));
+        draw(page, &found.used, "none of the driver's code was running");
+    }
+    let access = finding.access.as_ref();
+    if let Some(origin) = access.and_then(|access| access.origin.as_ref()) {
+        let title = "the driver asked for the physical address here";
+        titled(page, title, Some(origin.time));
+        draw(page, &found.origin, "no stack was recorded");
+    }
+    if let Some(command) = finding.command() {
         let submitted = command.submitted.as_ref().map(|place| place.time);
         titled(page, "used: the command was submitted here", submitted);
         draw(page, &found.used, "no doorbell was seen for it");
+    }
+    if let Some(mdl) = access.and_then(|access| access.mdl.as_ref()) {
+        if let Some(unmapped) = &mdl.unmapped {
+            titled(page, "unmapped for the device here", Some(unmapped.time));
+            draw(page, &found.unmapped, "no stack was recorded");
+        }
+        titled(page, "mapped for the device here", Some(mdl.mapped.time));
+        draw(page, &found.mapped, "no stack was recorded");
     }
     if let Some(allocation) = &finding.allocation {
         if let Some(freed) = &allocation.freed {
@@ -210,7 +262,7 @@ fn stacks(page: &mut Page, found: &Found, draw: DrawStack) {
         titled(page, "allocated here", Some(allocation.allocated.time));
         draw(page, &found.allocated, "no stack was recorded");
     }
-    if let Some(other) = &finding.reused_by {
+    if let Some(other) = access.and_then(|access| access.reused_by.as_ref()) {
         titled(page, "allocated again here", Some(other.allocated.time));
         draw(page, &found.reused, "no stack was recorded");
     }
@@ -252,21 +304,12 @@ fn verdict(page: &mut Page, report: &Report, finding: &Finding) {
 }
 
 fn windows(page: &mut Page, finding: &Finding) {
-    let write = finding.write;
     let Some(stop) = &finding.stop else {
-        let text = match finding.outcome {
-            Outcome::Refused => "no fault was reported to it",
-            Outcome::NoAccess => "does not notice; the next access of the device goes through",
-            _ if write => {
-                "does not notice: no fault, no bug check; the memory of whoever has the page next \
-                 is overwritten"
-            }
-            _ => {
-                "does not notice: no fault, no bug check; the device gets what whoever has the \
-                 page next keeps there"
-            }
-        };
-        page.row("Windows", Tone::Warn, text);
+        match (&finding.access, &finding.breach) {
+            (Some(access), _) => page.row("Windows", Tone::Warn, unnoticed(access)),
+            (None, Some(facts)) => breach::answer(page, finding.kind, facts),
+            (None, None) => {}
+        }
         return;
     };
     let seen = match (stop.seen, stop.continued) {
@@ -276,6 +319,25 @@ fn windows(page: &mut Page, finding: &Finding) {
     };
     let text = format!("{}; {seen}", stop_words(stop.code, stop.parameters));
     page.row("Windows", Tone::Bad, &text);
-    let text = format!("{}: {}", certainty(stop.certainty), stop.reason);
+    // A broken rule has told its reason already.
+    let text = match &finding.breach {
+        Some(_) => certainty(stop.certainty).to_owned(),
+        None => format!("{}: {}", certainty(stop.certainty), stop.reason),
+    };
     page.row("", Tone::Faint, &text);
+}
+
+fn unnoticed(access: &AccessFacts) -> &'static str {
+    match access.outcome {
+        Outcome::Refused => "no fault was reported to it",
+        Outcome::NoAccess => "does not notice; the next access of the device goes through",
+        _ if access.write => {
+            "does not notice: no fault, no bug check; the memory of whoever has the page next is \
+             overwritten"
+        }
+        _ => {
+            "does not notice: no fault, no bug check; the device gets what whoever has the page \
+             next keeps there"
+        }
+    }
 }

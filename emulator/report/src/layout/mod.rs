@@ -1,6 +1,7 @@
 //! A report as lines of toned text: the one thing that the terminal and the
 //! picture both draw.
 
+mod breach;
 mod ending;
 mod finding;
 mod life;

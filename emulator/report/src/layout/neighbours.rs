@@ -33,12 +33,15 @@ fn code(page: &Neighbour) -> (String, Tone) {
 }
 
 pub(crate) fn draw(page: &mut Page, found: &Found) {
-    let map = &found.finding.surroundings;
+    let Some(access) = &found.finding.access else {
+        return;
+    };
+    let map = &access.surroundings;
     if map.pages.is_empty() {
         return;
     }
     let first = map.first.page();
-    let centre = found.finding.iova.page().checked_sub(first);
+    let centre = access.iova.page().checked_sub(first);
     page.blank();
     page.push(Line::new().with(
         Tone::Bold,

@@ -132,7 +132,7 @@ fn baseline_survives_other_addresses_and_lines() {
     let old = named(&going_on());
     let mut new = old.clone();
     for found in &mut new.findings {
-        found.finding.iova.0 += 0x5000;
+        found.finding.access.as_mut().unwrap().iova.0 += 0x5000;
         for stack in [&mut found.used, &mut found.freed, &mut found.allocated] {
             for frame in stack {
                 frame.address += 0x40;

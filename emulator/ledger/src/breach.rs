@@ -1,0 +1,154 @@
+//! Rules that were broken: findings without an access of the device.
+
+use crate::finding::{BreachFacts, Finding, Kind};
+use crate::history;
+use crate::record::MAX_REASON;
+use crate::text::short;
+use crate::{Key, Ledger, verdict};
+use journal::event::{self, Certainty, NameId, StackId, Subject};
+
+/// Routines that run at a time.
+const MAX_OPEN: usize = 256;
+/// Characters of a rule's name.
+const MAX_RULE: usize = 80;
+
+/// The routines that are running, innermost last: of the driver (true) or of
+/// Windows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Open(Vec<(bool, NameId)>);
+
+impl Open {
+    pub(crate) fn enter(&mut self, driver: bool, name: NameId) {
+        if self.0.len() < MAX_OPEN {
+            self.0.push((driver, name));
+        }
+    }
+
+    /// The innermost one of that name is over, and all within it; threads may
+    /// end them in another order than they began.
+    pub(crate) fn leave(&mut self, driver: bool, name: NameId) {
+        if let Some(at) = self.0.iter().rposition(|open| *open == (driver, name)) {
+            self.0.truncate(at);
+        }
+    }
+
+    fn innermost(&self) -> Option<NameId> {
+        self.0.last().map(|(_, name)| *name)
+    }
+}
+
+/// A breach, however it was told.
+struct Told<'a> {
+    kind: Kind,
+    rule: Option<&'a str>,
+    reason: &'a str,
+    certainty: Certainty,
+    status: Option<u32>,
+    subject: Subject,
+    stack: StackId,
+}
+
+impl Ledger {
+    /// A rule was broken, and Windows goes on.
+    pub(crate) fn breached(&mut self, breach: &event::Breach) {
+        let Some(kind) = self.kind_of(&breach.finding) else {
+            return;
+        };
+        self.broken(&Told {
+            kind,
+            rule: Some(&breach.rule),
+            reason: &breach.reason,
+            certainty: breach.certainty,
+            status: breach.status,
+            subject: breach.subject,
+            stack: breach.stack,
+        });
+    }
+
+    /// The same, and Windows stops.
+    pub(crate) fn stopped_by_rule(&mut self, stop: &event::BugCheck) -> Option<usize> {
+        let kind = self.kind_of(stop.finding.as_deref()?)?;
+        self.broken(&Told {
+            kind,
+            rule: stop.rule.as_deref(),
+            reason: &stop.reason,
+            certainty: stop.certainty,
+            status: None,
+            subject: stop.subject,
+            stack: stop.stack,
+        })
+    }
+
+    /// The run ended because the driver did not come to an end.
+    pub(crate) fn hung(&mut self, reason: &str, stack: StackId) {
+        self.broken(&Told {
+            kind: Kind::Hang,
+            rule: None,
+            reason,
+            certainty: Certainty::Inferred,
+            status: None,
+            subject: Subject::default(),
+            stack,
+        });
+    }
+
+    fn kind_of(&mut self, id: &str) -> Option<Kind> {
+        let kind = Kind::find(id);
+        if kind.is_none() {
+            self.facts.unknown_findings += 1;
+        }
+        kind
+    }
+
+    fn broken(&mut self, told: &Told<'_>) -> Option<usize> {
+        let allocation = told.subject.allocation.map(|id| id.0);
+        let distinct = allocation.is_none() && told.stack == StackId(0);
+        let key = Key {
+            kind: told.kind,
+            used: Some(told.stack),
+            allocation,
+            freed: None,
+            address: if distinct { told.subject.address } else { 0 },
+        };
+        if let Some(index) = self.again(&key, self.time) {
+            return Some(index);
+        }
+        let routine = self.open.innermost();
+        let routine = routine.and_then(|name| self.names.get(&name.0)).cloned();
+        let record = allocation.and_then(|id| Some((id, self.allocations.get(&id)?)));
+        let first = record
+            .and_then(|(_, record)| record.runs.first())
+            .map(|run| run.first.0);
+        let mut finding = Finding {
+            kind: told.kind,
+            summary: String::new(),
+            count: 1,
+            time: self.time,
+            last_time: self.time,
+            access: None,
+            breach: None,
+            allocation: record.map(|(id, record)| self.describe(id, record, None)),
+            blame: Vec::new(),
+            stop: None,
+            history: first
+                .and_then(|pfn| self.histories.get(&pfn))
+                .map_or_else(history::Told::default, |history| {
+                    history.told(&self.invalidations)
+                }),
+            related: Vec::new(),
+        };
+        let breach = BreachFacts {
+            rule: told.rule.map(|rule| short(rule, MAX_RULE)),
+            routine,
+            address: told.subject.address,
+            status: told.status,
+            place: self.place((self.time, told.stack)),
+            certainty: told.certainty,
+            reason: short(told.reason, MAX_REASON),
+        };
+        finding.summary = verdict::breach_summary(told.kind, &breach);
+        finding.blame = vec![verdict::driver(verdict::breach_blame(told.kind).into())];
+        finding.breach = Some(breach);
+        self.keep(key, finding)
+    }
+}
