@@ -91,8 +91,12 @@ impl Adapter {
     /// `adapter` came from [`create`](Self::create) and is not used again.
     #[inline(never)]
     pub unsafe fn destroy(adapter: *mut Self) {
+        #[cfg(feature = "defects")]
+        crate::defects::cpu::freeing(adapter.cast(), size_of::<Self>());
         // SAFETY: nothing in it has a destructor: StopDevice emptied it.
         unsafe { ExFreePoolWithTag(adapter.cast(), TAG) }
+        #[cfg(feature = "defects")]
+        crate::defects::cpu::freed(adapter.cast(), size_of::<Self>());
     }
 
     /// The adapter behind a context, or the status for none.
@@ -110,19 +114,11 @@ impl Adapter {
     }
 
     /// What the resource functions need; an error while stopped.
-    pub fn context<'a>(
-        &'a self,
-        device: &'a Option<Device>,
-        settings: &Settings,
-    ) -> Result<Context<'a>> {
-        #[cfg(not(feature = "defects"))]
-        let _ = settings;
+    pub fn context<'a>(&'a self, device: &'a Option<Device>) -> Result<Context<'a>> {
         let device = device.as_ref().ok_or(STATUS_DEVICE_NOT_READY)?;
         Ok(Context {
             queue: &self.queue,
             callbacks: &device.callbacks,
-            #[cfg(feature = "defects")]
-            defect: settings.defect,
         })
     }
 
@@ -222,7 +218,7 @@ impl Adapter {
             return;
         }
         let state = &mut *state;
-        if let Ok(context) = self.context(&state.device, &state.settings) {
+        if let Ok(context) = self.context(&state.device) {
             resource::free_all(&context, &mut state.resources);
         }
         self.tear_down(state);
@@ -248,6 +244,8 @@ impl Adapter {
         self.interrupts.stop();
         self.queue.shut_down();
         resource::release_all(callbacks, &mut state.resources);
+        #[cfg(feature = "defects")]
+        crate::defects::life::forget(&mut device.commands);
         for block in [device.commands.take(), device.rings.take()]
             .into_iter()
             .flatten()
@@ -274,7 +272,11 @@ impl Adapter {
         if state.device.is_none() {
             return Err(STATUS_DEVICE_NOT_READY);
         }
+        #[cfg(feature = "defects")]
+        crate::defects::life::before_wait(&self.queue);
         self.queue.wait_idle()?;
+        #[cfg(feature = "defects")]
+        crate::defects::life::after_wait(&self.queue);
         state.exclusive = true;
         Ok(())
     }

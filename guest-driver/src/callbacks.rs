@@ -53,6 +53,12 @@ impl Callbacks {
         Ok(Self { interface })
     }
 
+    /// The interface, for what only a planted bug calls.
+    #[cfg(feature = "defects")]
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
     /// Device handle and DxgkCbQueueDpc, for the interrupt routine.
     pub fn queue_dpc(&self) -> (Handle, Option<crate::spec::dxgk::QueueDpc>) {
         (self.interface.device_handle, self.interface.queue_dpc)

@@ -44,7 +44,7 @@ pub fn dispatch(adapter: &Adapter, escape: &mut Escape) -> Result<()> {
     if state.exclusive {
         return Err(STATUS_DEVICE_NOT_READY);
     }
-    let context = adapter.context(&state.device, &state.settings)?;
+    let context = adapter.context(&state.device)?;
     let table = &mut state.resources;
     match escape.command {
         CREATE => {

@@ -118,6 +118,8 @@ impl Interrupts {
     /// The interrupt routine, at DIRQL: whether it was ours.
     #[inline(never)]
     pub fn interrupt(&self, message: u32, queue: &Queue) -> bool {
+        #[cfg(feature = "defects")]
+        crate::defects::irql::interrupt();
         self.guarded(|| {
             let isr = self.isr.load(Ordering::Relaxed);
             if isr.is_null() {
@@ -159,6 +161,8 @@ impl Interrupts {
     /// The DPC, at DISPATCH_LEVEL.
     #[inline(never)]
     pub fn deferred(&self, queue: &Queue) {
+        #[cfg(feature = "defects")]
+        crate::defects::irql::deferred();
         self.guarded(|| {
             if self.config_changed.swap(false, Ordering::AcqRel) {
                 self.acknowledge_events();

@@ -31,7 +31,13 @@ impl Contiguous {
     #[inline(never)]
     pub fn allocate(callbacks: &Callbacks, bytes: usize) -> Result<Self> {
         let bytes = whole_pages(bytes);
-        let (handle, base) = callbacks.allocate_contiguous(bytes)?;
+        #[cfg(feature = "defects")]
+        let _held = crate::defects::irql::table_lock(crate::defects::Defect::IrqlContiguous);
+        let allocate = || callbacks.allocate_contiguous(bytes);
+        #[cfg(feature = "defects")]
+        let allocate =
+            || crate::defects::buffers::allocate(callbacks, bytes).unwrap_or_else(allocate);
+        let (handle, base) = allocate()?;
         // SAFETY: fresh memory of that size; its contents are undefined, and
         // the device must not see what was there before.
         unsafe { ptr::write_bytes(base, 0, bytes) };
@@ -46,6 +52,10 @@ impl Contiguous {
     /// Gives it back; the device must be done with it.
     #[inline(never)]
     pub fn release(self, callbacks: &Callbacks) -> Result<()> {
+        #[cfg(feature = "defects")]
+        if crate::defects::buffers::release(callbacks, self.handle, self.bytes) {
+            return Ok(());
+        }
         callbacks.free_contiguous(self.handle)
     }
 }
@@ -61,6 +71,12 @@ impl Pages {
     /// Allocates `bytes`, whole pages.
     #[inline(never)]
     pub fn allocate(callbacks: &Callbacks, bytes: usize) -> Result<Self> {
+        #[cfg(feature = "defects")]
+        if let Some(own) = crate::defects::pages::allocate(callbacks, bytes) {
+            return own.map(|(handle, mdl)| Self { handle, mdl });
+        }
+        #[cfg(feature = "defects")]
+        let _held = crate::defects::irql::table_lock(crate::defects::Defect::IrqlAllocate);
         let (handle, mdl) = callbacks.allocate_pages(bytes)?;
         let pages = Self { handle, mdl };
         // SAFETY: dxgkrnl returned a live MDL.
@@ -76,6 +92,10 @@ impl Pages {
 
     /// Pages in the list, from the byte count: `Mdl::size` wraps.
     pub fn count(&self) -> usize {
+        #[cfg(feature = "defects")]
+        if let Some(count) = crate::defects::pages::believed() {
+            return count;
+        }
         // SAFETY: live until `release`.
         let (bytes, offset) = unsafe { ((*self.mdl).byte_count, (*self.mdl).byte_offset) };
         (bytes as usize + offset as usize).div_ceil(PAGE_SIZE)
@@ -100,6 +120,10 @@ impl Pages {
     /// Maps the pages into kernel space.
     #[inline(never)]
     pub fn map(&self) -> Result<*mut u8> {
+        #[cfg(feature = "defects")]
+        if let Some(address) = crate::defects::pages::address(self.mdl) {
+            return Ok(address);
+        }
         // SAFETY: the MDL's pages are locked; one mapping at a time is made.
         let address = unsafe {
             MmMapLockedPagesSpecifyCache(
@@ -120,6 +144,10 @@ impl Pages {
     /// Undoes [`map`](Self::map).
     #[inline(never)]
     pub fn unmap(&self, address: *mut u8) {
+        #[cfg(feature = "defects")]
+        if crate::defects::pages::unmap(address, self.mdl) {
+            return;
+        }
         // SAFETY: `address` came from `map` and is unmapped once.
         unsafe { MmUnmapLockedPages(address.cast(), self.mdl) }
     }
@@ -127,6 +155,12 @@ impl Pages {
     /// Gives the pages back; unmapped, and the device done with them.
     #[inline(never)]
     pub fn release(self, callbacks: &Callbacks) -> Result<()> {
+        #[cfg(feature = "defects")]
+        if let Some(result) = crate::defects::pages::release(callbacks, self.handle, self.mdl) {
+            return result;
+        }
+        #[cfg(feature = "defects")]
+        let _held = crate::defects::irql::table_lock(crate::defects::Defect::IrqlFree);
         callbacks.free_pages(self.handle)
     }
 }

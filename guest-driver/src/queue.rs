@@ -207,6 +207,8 @@ impl Queue {
     pub fn wait(&self, group: usize) -> Result<()> {
         let group = &self.groups[group % GROUPS];
         if group.outstanding.load(Ordering::Acquire) != 0 {
+            #[cfg(feature = "defects")]
+            let _held = crate::defects::irql::table_lock(crate::defects::Defect::IrqlWait);
             if self.polled.load(Ordering::Relaxed) {
                 self.poll(group);
             } else if !group.idle.wait(Some(TIMEOUT)) {

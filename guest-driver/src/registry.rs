@@ -17,9 +17,6 @@ pub struct Settings {
     /// `PollCompletion`, REG_DWORD: 1 polls the used index instead of
     /// waiting for interrupts.
     pub poll_completion: bool,
-    /// `Defect`, REG_SZ.
-    #[cfg(feature = "defects")]
-    pub defect: crate::defects::Defect,
 }
 
 /// A short text value, ASCII; anything else in it reads as '?'.
@@ -44,10 +41,11 @@ pub fn settings(path: &UnicodeString) -> Result<Settings> {
     let Some(key) = Key::open(path) else {
         return Ok(Settings::default());
     };
+    // `Defect`, REG_SZ.
+    #[cfg(feature = "defects")]
+    crate::defects::choose(key.text(&unicode(wide!("Defect"))))?;
     Ok(Settings {
         poll_completion: key.dword(&unicode(wide!("PollCompletion"))) == Some(1),
-        #[cfg(feature = "defects")]
-        defect: crate::defects::chosen(key.text(&unicode(wide!("Defect"))))?,
     })
 }
 

@@ -15,6 +15,10 @@ use crate::spec::nt::{
     PAGE_SIZE, STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_PARAMETER, STATUS_IO_TIMEOUT,
 };
 
+#[cfg(feature = "defects")]
+#[path = "defects/resource.rs"]
+mod planted;
+
 /// Resources that exist at a time.
 pub const MAX_RESOURCES: usize = 8;
 /// Pixels a row, and rows, at most.
@@ -55,9 +59,6 @@ pub struct Context<'a> {
     pub queue: &'a Queue,
     /// dxgkrnl.
     pub callbacks: &'a Callbacks,
-    /// The bug to show, if any.
-    #[cfg(feature = "defects")]
-    pub defect: crate::defects::Defect,
 }
 
 /// All resources of an adapter; the index of one is its queue group.
@@ -119,6 +120,10 @@ pub fn create(
     let pages = (width as usize * height as usize * 4).div_ceil(PAGE_SIZE);
     if pages > MAX_PAGES {
         return Err(STATUS_INVALID_PARAMETER);
+    }
+    #[cfg(feature = "defects")]
+    if let Some(result) = planted::create_from_cache(context, table, width, height) {
+        return result;
     }
     let index = table
         .resources
@@ -196,6 +201,8 @@ pub fn present(context: &Context<'_>, table: &mut Table, id: u32, seed: u64) -> 
 #[inline(never)]
 fn draw(resource: &Resource, seed: u64) {
     let pixels = resource.width as usize * resource.height as usize;
+    #[cfg(feature = "defects")]
+    let pixels = crate::defects::pages::drawn(pixels);
     // SAFETY: the mapping holds at least width x height pixels of 4 bytes,
     // and the device is done with the frame before.
     let frame = unsafe { core::slice::from_raw_parts_mut(resource.address as *mut u32, pixels) };
@@ -219,20 +226,10 @@ pub fn wait(context: &Context<'_>, table: &mut Table, id: u32) -> Result<()> {
 pub fn free(context: &Context<'_>, table: &mut Table, id: u32) -> Result<()> {
     let (index, resource) = table.find(id)?;
     #[cfg(feature = "defects")]
-    if context.defect == crate::defects::Defect::FreeBeforeDetach {
-        return free_before_detach(context, index, resource);
+    if let Some(result) = planted::free(context, index, resource) {
+        return result;
     }
     retire_and_release(context, index, resource)
-}
-
-/// The planted bug: the pages go back while the device still has them.
-#[cfg(feature = "defects")]
-#[inline(never)]
-fn free_before_detach(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
-    let released = release_pages(context.callbacks, resource);
-    retire(context, index, resource)?;
-    resource.id = 0;
-    released
 }
 
 fn retire_and_release(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {

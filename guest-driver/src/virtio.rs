@@ -256,7 +256,10 @@ impl Transport {
         }
         self.write64(common::QUEUE_DESC, device_address);
         self.write64(common::QUEUE_DRIVER, device_address + layout.avail as u64);
-        self.write64(common::QUEUE_DEVICE, device_address + layout.used as u64);
+        let used = device_address + layout.used as u64;
+        #[cfg(feature = "defects")]
+        let used = crate::defects::ring::used(used);
+        self.write64(common::QUEUE_DEVICE, used);
         let offset = usize::from(self.common.read16(common::QUEUE_NOTIFY_OFF))
             .checked_mul(self.notify_multiplier as usize);
         let Some(doorbell) = offset.and_then(|offset| self.notify.register::<u16>(offset)) else {

@@ -1,0 +1,155 @@
+//! Bugs in the order in which a resource comes and goes. Part of
+//! [`resource`](super), whose steps these functions take in a wrong order.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::{Context, DeviceState, Resource, Table, release_pages, retire, retire_and_release};
+use crate::defects::{Defect, is_chosen, is_fixed, shows};
+use crate::gpu;
+use crate::memory::Pages;
+use crate::nt::Result;
+use crate::queue::Body;
+use crate::spec::gpu::{CMD_RESOURCE_DETACH_BACKING, CMD_RESOURCE_UNREF, Header, ResourceCommand};
+use crate::spec::nt::{PAGE_SIZE, STATUS_INSUFFICIENT_RESOURCES};
+
+/// Frees a resource in the planted way, if one is chosen.
+pub fn free(context: &Context<'_>, index: usize, resource: &mut Resource) -> Option<Result<()>> {
+    if shows(Defect::FreeBeforeDetach) {
+        Some(free_before_detach(context, index, resource))
+    } else if shows(Defect::FreeInFlight) {
+        Some(free_in_flight(context, index, resource))
+    } else if shows(Defect::DoubleFree) {
+        Some(free_and_keep(context, index, resource))
+    } else if is_chosen(Defect::ReuseOldBacking) {
+        Some(free_into_cache(context, index, resource))
+    } else {
+        None
+    }
+}
+
+/// The planted bug: the pages go back while the device still has them.
+#[inline(never)]
+fn free_before_detach(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
+    let released = release_pages(context.callbacks, resource);
+    retire(context, index, resource)?;
+    resource.id = 0;
+    released
+}
+
+/// The planted bug: a command that was queued is not one that was carried
+/// out.
+#[inline(never)]
+fn free_in_flight(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
+    let detach = command(CMD_RESOURCE_DETACH_BACKING, resource.id);
+    let unref = command(CMD_RESOURCE_UNREF, resource.id);
+    context
+        .queue
+        .submit(index, [Body::Inline(&detach), Body::Inline(&unref)])?;
+    resource.device = DeviceState::default();
+    let released = release_pages(context.callbacks, resource);
+    resource.id = 0;
+    context.queue.wait(index)?;
+    released
+}
+
+fn command(kind: u32, resource: u32) -> [u8; size_of::<ResourceCommand>()] {
+    let mut bytes = [0; size_of::<ResourceCommand>()];
+    bytes[..4].copy_from_slice(&kind.to_le_bytes());
+    let id = size_of::<Header>();
+    bytes[id..id + 4].copy_from_slice(&resource.to_le_bytes());
+    bytes
+}
+
+/// The planted bug: the entry stays in the table, pages and all, until
+/// StopDevice frees what it finds there.
+#[inline(never)]
+fn free_and_keep(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
+    let (id, pages) = (resource.id, resource.pages);
+    retire_and_release(context, index, resource)?;
+    (resource.id, resource.pages) = (id, pages);
+    Ok(())
+}
+
+/// The resource that the device keeps for the next picture of its size: id,
+/// and width and height.
+static CACHED_ID: AtomicU32 = AtomicU32::new(0);
+static CACHED_SIZE: AtomicU64 = AtomicU64::new(0);
+
+fn size(width: u32, height: u32) -> u64 {
+    u64::from(width) << 32 | u64::from(height)
+}
+
+/// Gives back the pages and keeps the device's resource.
+#[inline(never)]
+fn free_into_cache(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
+    context.queue.wait(index)?;
+    if is_fixed(Defect::ReuseOldBacking) {
+        gpu::resource_detach_backing(context.queue, resource.id)?;
+    }
+    CACHED_ID.store(resource.id, Ordering::Relaxed);
+    CACHED_SIZE.store(size(resource.width, resource.height), Ordering::Relaxed);
+    let released = release_pages(context.callbacks, resource);
+    *resource = Resource::default();
+    released
+}
+
+/// Creates a picture on the device's kept resource, if there is one of its
+/// size. The planted bug: its backing is the pages that went back.
+#[inline(never)]
+pub fn create_from_cache(
+    context: &Context<'_>,
+    table: &mut Table,
+    width: u32,
+    height: u32,
+) -> Option<Result<(u32, usize)>> {
+    let id = CACHED_ID.load(Ordering::Relaxed);
+    if id == 0
+        || !is_chosen(Defect::ReuseOldBacking)
+        || CACHED_SIZE.load(Ordering::Relaxed) != size(width, height)
+    {
+        return None;
+    }
+    CACHED_ID.store(0, Ordering::Relaxed);
+    Some(renew(context, table, id, width, height))
+}
+
+#[inline(never)]
+fn renew(
+    context: &Context<'_>,
+    table: &mut Table,
+    id: u32,
+    width: u32,
+    height: u32,
+) -> Result<(u32, usize)> {
+    let bytes = (width as usize * height as usize * 4).next_multiple_of(PAGE_SIZE);
+    let resource = table
+        .resources
+        .iter_mut()
+        .find(|resource| resource.id == 0)
+        .ok_or(STATUS_INSUFFICIENT_RESOURCES)?;
+    let pages = Pages::allocate(context.callbacks, bytes)?;
+    *resource = Resource {
+        id,
+        width,
+        height,
+        pages: Some(pages),
+        ..Resource::default()
+    };
+    resource.device = DeviceState {
+        created: true,
+        attached: true,
+        scanout: true,
+    };
+    resource.address = pages.map()? as usize;
+    if is_fixed(Defect::ReuseOldBacking) {
+        gpu::resource_attach_backing(
+            context.queue,
+            context.callbacks,
+            id,
+            &pages,
+            &mut resource.attach_command,
+        )?;
+    }
+    gpu::set_scanout(context.queue, id, width, height)?;
+    Ok((id, bytes / PAGE_SIZE))
+}
