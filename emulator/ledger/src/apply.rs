@@ -3,9 +3,10 @@
 use crate::history::{Moment, Step};
 use crate::mappings::{Change, Translation};
 use crate::pages::{self, PageState};
-use crate::spec::RESET;
+use crate::spec::{RESET, SECURE_MODE};
 use crate::text::short;
-use crate::{Allocation, Ledger};
+use crate::watch::MAX_PARTIAL;
+use crate::{Allocation, Kind, Ledger};
 use journal::event::{self, AllocationId, Event, Scope, StackId, Table, TrapKind};
 use memory::{Gpa, Iova};
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ const MAX_FRAMES: usize = 64;
 const MAX_HISTORIES: usize = 1 << 18;
 /// Pages out of the quarantine whose histories are kept.
 const MAX_RECYCLED: usize = 1 << 12;
+/// Freed allocations without a page of their own that are known.
+const MAX_DISPLACED: usize = 1 << 10;
 /// Devices whose context entries are known.
 const MAX_DEVICES: usize = 1 << 10;
 
@@ -28,6 +31,8 @@ impl Ledger {
         match event {
             Event::Begin(begin) => {
                 self.passthrough = begin.domain == "passthrough";
+                self.forced = begin.domain == "isolation-forced";
+                self.unisolated = self.passthrough || self.forced;
                 self.default_device = begin.device;
             }
             Event::Name { id, text } if self.names.len() < MAX_INTERNED => {
@@ -87,6 +92,11 @@ impl Ledger {
                 ..
             } => self.fill(*domain, (*iova, *page), *size, *generation),
             Event::Flush { .. } => self.facts.frames += 1,
+            Event::Caps { memory } => self.secure = memory & SECURE_MODE != 0,
+            Event::ExclusiveAccess { begun } => self.exclusive = *begun,
+            Event::MapMdl(mapping) => self.map_mdl(mapping),
+            Event::UnmapMdl { handle, stack } => self.unmap_mdl(*handle, *stack),
+            Event::Physical { gpa, stack, .. } => self.mdls.asked(gpa.0, (self.time, *stack)),
             _ => self.apply_device(event),
         }
     }
@@ -120,10 +130,24 @@ impl Ledger {
                 context,
                 name,
                 detail,
-                ..
+                resource,
             } => {
-                self.commands.named(*context, *name, detail);
+                self.commands.named(*context, *name, detail, *resource);
                 self.learn(*context);
+            }
+            Event::Backing {
+                context,
+                resource,
+                segments,
+            } => self.attached(*context, *resource, segments),
+            Event::NoBacking { resource, .. } => self.backings.detach(*resource),
+            Event::Queue {
+                device,
+                queue,
+                areas,
+            } => {
+                let held = self.held(*device, areas);
+                self.backings.enable(*device, *queue, held);
             }
             Event::Response { context, name, .. } => {
                 self.commands.answered(*context, *name);
@@ -178,6 +202,7 @@ impl Ledger {
                 if self.names.get(&state.0).is_some_and(|name| name == RESET) =>
             {
                 self.commands.reset(*device);
+                self.backings.reset(*device);
             }
             _ => {}
         }
@@ -266,15 +291,25 @@ impl Ledger {
         for (owner, pages) in lost {
             if let Some(former) = self.allocations.get_mut(&owner) {
                 former.remaining = former.remaining.saturating_sub(pages);
-                if former.remaining == 0 && former.freed.is_some() {
-                    self.allocations.remove(&owner);
+                if former.remaining == 0
+                    && former.freed.is_some()
+                    && let Some(former) = self.allocations.remove(&owner)
+                {
+                    if self.displaced.len() >= MAX_DISPLACED {
+                        self.displaced.pop_first();
+                    }
+                    self.displaced.insert(owner, former);
                 }
             }
+        }
+        if new.requested > named && self.partials.len() < MAX_PARTIAL {
+            self.partials.insert(id);
         }
         self.allocations.insert(
             id,
             Allocation {
                 kind: new.kind,
+                requested: new.requested,
                 handle: new.handle,
                 address: new.address,
                 runs: new.pages.clone(),
@@ -300,8 +335,8 @@ impl Ledger {
         let runs = std::mem::take(&mut record.runs);
         self.facts.live_allocations = self.facts.live_allocations.saturating_sub(1);
         self.facts.live_pages = self.facts.live_pages.saturating_sub(pages::count(&runs));
-        let mut first = None;
-        let mut reached = 0;
+        self.partials.remove(&id);
+        let (mut mapped, mut cached) = ((None, 0), (None, 0));
         let mut done = 0;
         for pfn in pages::frames(&runs, self.budget) {
             done += 1;
@@ -313,9 +348,11 @@ impl Ledger {
                 page.state = PageState::Freed;
             }
             self.note(pfn, Step::Freed { allocation });
-            if let Some((domain, iova)) = self.mappings.reaching(pfn) {
-                reached += 1;
-                first = first.or(Some((pfn, domain, iova)));
+            if let Some(at) = self.mappings.reaching(pfn) {
+                mapped = (mapped.0.or(Some((pfn, at))), mapped.1 + 1);
+            }
+            if let Some(at) = self.iotlb.may_lead_to(pfn) {
+                cached = (cached.0.or(Some((pfn, at))), cached.1 + 1);
             }
         }
         self.budget = self.budget.saturating_sub(done);
@@ -330,8 +367,15 @@ impl Ledger {
                 flight.freed = Some(event);
             }
         }
-        if let Some((pfn, domain, iova)) = first {
-            self.left_mapped(id, pfn, (domain, iova), reached);
+        let mut left = [None; 2];
+        let kinds = [Kind::MappedAfterFree, Kind::MissingInvalidation];
+        for (index, (kind, (first, pages))) in kinds.into_iter().zip([mapped, cached]).enumerate() {
+            if let (Some((pfn, at)), Some(place)) = (first, left.get_mut(index)) {
+                *place = self.left(kind, id, (pfn, at), pages);
+            }
+        }
+        if let [Some(mapped), Some(cached)] = left {
+            self.relate(mapped, cached);
         }
     }
 
@@ -389,16 +433,20 @@ impl Ledger {
                 for change in changes {
                     let iova = Iova(iova.0).page_base();
                     match change {
-                        Change::Unmapped(pfn) => self.note(pfn, Step::Unmapped { domain, iova }),
-                        Change::Mapped(pfn, read, write) => self.note(
-                            pfn,
-                            Step::Mapped {
+                        Change::Unmapped(pfn) => {
+                            self.iotlb.cleared(domain, iova, pfn);
+                            self.note(pfn, Step::Unmapped { domain, iova });
+                        }
+                        Change::Mapped(pfn, read, write) => {
+                            self.iotlb.mapped(domain, iova, pfn);
+                            let step = Step::Mapped {
                                 domain,
                                 iova,
                                 read,
                                 write,
-                            },
-                        ),
+                            };
+                            self.note(pfn, step);
+                        }
                     }
                 }
             }
@@ -410,6 +458,7 @@ impl Ledger {
         self.facts.invalidations += 1;
         self.invalidations
             .push(self.time, self.event, scope, drain_reads, drain_writes);
+        self.iotlb.invalidated(scope);
         // The routine did invalidate: what came before was in time.
         self.suspects
             .retain(|suspect| !crate::history::covers(scope, suspect.domain, suspect.access.iova));
@@ -420,6 +469,7 @@ impl Ledger {
         if size != memory::PAGE_SIZE {
             return;
         }
+        self.iotlb.filled(domain, iova);
         self.mappings
             .fill(domain, iova, page, self.event, &self.pages);
         let step = Step::Filled {

@@ -115,7 +115,7 @@ impl Ledger {
         }
         let routine = self.open.innermost();
         let routine = routine.and_then(|name| self.names.get(&name.0)).cloned();
-        let record = allocation.and_then(|id| Some((id, self.allocations.get(&id)?)));
+        let record = allocation.and_then(|id| Some((id, self.record(id)?)));
         let first = record
             .and_then(|(_, record)| record.runs.first())
             .map(|run| run.first.0);

@@ -46,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) head: u16,
     pub(crate) name: Option<NameId>,
     pub(crate) detail: String,
+    /// The resource that it works on.
+    pub(crate) resource: Option<u32>,
     pub(crate) answer: Option<NameId>,
     pub(crate) submitted: Option<(u64, StackId)>,
     /// A finding shows it: tell the finding what is learnt later.
@@ -147,6 +149,7 @@ impl Commands {
                 head,
                 name: None,
                 detail: String::new(),
+                resource: None,
                 answer: None,
                 submitted,
                 found: false,
@@ -155,10 +158,17 @@ impl Commands {
     }
 
     /// The device learnt which command it is.
-    pub(crate) fn named(&mut self, id: ContextId, name: NameId, detail: &str) {
+    pub(crate) fn named(
+        &mut self,
+        id: ContextId,
+        name: NameId,
+        detail: &str,
+        resource: Option<u32>,
+    ) {
         if let Some(context) = self.contexts.get_mut(&id.0) {
             context.name = Some(name);
             context.detail = short(detail, MAX_DETAIL);
+            context.resource = resource;
         }
     }
 

@@ -1,7 +1,7 @@
 //! What happened to a page, in a bounded list; and the invalidations, which
 //! concern many pages and are kept once.
 
-use journal::event::{AllocationId, ContextId, Scope, TokenId};
+use journal::event::{AllocationId, ContextId, Scope, StackId, TokenId};
 use memory::Iova;
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -91,6 +91,20 @@ pub enum Step {
         context: ContextId,
         /// To memory?
         write: bool,
+    },
+    /// An MDL that holds it was mapped for the device.
+    MdlMapped {
+        /// Handle of the mapping.
+        handle: u64,
+        /// Who mapped it.
+        stack: StackId,
+    },
+    /// That mapping was taken back.
+    MdlUnmapped {
+        /// Handle of the mapping.
+        handle: u64,
+        /// Who unmapped it.
+        stack: StackId,
     },
     /// Its allocation was freed.
     Freed {

@@ -6,6 +6,7 @@ use crate::mappings::{Before, Translation};
 use crate::pages::PageState;
 use crate::spec::is_iommu_fault;
 use crate::verdict::{self, Case};
+use crate::watch::Led;
 use crate::{Access, Flight, Ledger, Route, Suspect};
 use journal::event::{self, ContextId, TokenId};
 use memory::{Gpa, Iova, PAGE_SHIFT, RequesterId};
@@ -79,6 +80,7 @@ impl Ledger {
                 },
             },
         );
+        self.watch(access, route);
         let stale = self.check_stale(access, route);
         let used = page
             .former_owner()
@@ -102,7 +104,7 @@ impl Ledger {
 
     /// Did the access use a translation that the tables no longer hold?
     fn check_stale(&mut self, access: Access, route: Route) -> Option<usize> {
-        if !route.cached || self.passes_through(access.device) {
+        if !route.cached || self.identity(access.device) {
             return None;
         }
         let domain = self.domain_of(access.device)?;
@@ -171,7 +173,7 @@ impl Ledger {
         owner: Option<u32>,
     ) -> Option<usize> {
         let gpa = Gpa(pfn << PAGE_SHIFT);
-        let identity = self.passes_through(access.device);
+        let identity = self.identity(access.device);
         let generation = match route {
             // Nothing is mapped that could have one.
             _ if identity => None,
@@ -225,9 +227,19 @@ impl Ledger {
         };
         let refusal = self.take_fault(access);
         let reason = refusal.map(|refusal| refusal.reason);
+        let led = match (allowed, before) {
+            (None, None) => Led::Never,
+            (None, Some(before)) => before.owner.map_or(Led::Otherwise, Led::To),
+            (Some(_), _) => Led::Otherwise,
+        };
         let mut found = None;
         let mut owned = None;
-        if let Some(before) = before {
+        if let Some((kind, owner, case)) = self.special(access, led, reason) {
+            let physical = Gpa(access.iova.0);
+            let page = matches!(case, Case::RawPhysical { .. }).then_some(physical);
+            let at = (page, None);
+            found = Some(self.find((kind, Outcome::Refused), access, at, owner, &case));
+        } else if let Some(before) = before {
             let step = Step::Refused {
                 context: access.context,
                 write: access.write,
@@ -333,7 +345,7 @@ impl Ledger {
             return;
         };
         let access = flight.access;
-        let identity = self.passes_through(access.device);
+        let identity = self.identity(access.device);
         let drain = self
             .domain_of(access.device)
             .filter(|_| !identity)
@@ -360,16 +372,22 @@ impl Ledger {
         );
     }
 
-    /// An allocation was freed, and a table entry still leads to it.
-    pub(crate) fn left_mapped(&mut self, id: u32, pfn: u64, at: (u16, Iova), pages: u64) {
-        let (domain, iova) = at;
+    /// An allocation was freed, and the device may still get to a page of it:
+    /// by a table entry, or by what the IOMMU has cached.
+    pub(crate) fn left(
+        &mut self,
+        kind: Kind,
+        id: u32,
+        (pfn, (domain, iova)): (u64, (u16, Iova)),
+        pages: u64,
+    ) -> Option<usize> {
         let device = self
             .contexts
             .iter()
             .find(|(_, entry)| entry.present() && entry.domain() == domain)
             .map_or(self.default_device, |(&device, _)| device);
-        if self.passes_through(device) {
-            return;
+        if self.identity(device) {
+            return None;
         }
         let access = Access {
             event: self.event,
@@ -380,19 +398,25 @@ impl Ledger {
             length: 0,
             write: false,
         };
-        let kind = self.allocations.get(&id).map(|record| record.kind);
+        let case = match kind {
+            Kind::MissingInvalidation => Case::MissingInvalidation,
+            _ => Case::MappedAfterFree {
+                kind: self.allocations.get(&id).map(|record| record.kind),
+            },
+        };
         let found = self.find(
-            (Kind::MappedAfterFree, Outcome::NoAccess),
+            (kind, Outcome::NoAccess),
             access,
             (Some(Gpa(pfn << PAGE_SHIFT)), None),
             Some(id),
-            &Case::MappedAfterFree { kind },
-        );
-        if let Some(finding) = found.and_then(|index| self.findings.get_mut(index)) {
+            &case,
+        )?;
+        if let Some(finding) = self.findings.get_mut(found) {
             finding.count = finding.count.saturating_sub(1).saturating_add(pages);
             if let Some(access) = &mut finding.access {
                 access.domain = Some(domain);
             }
         }
+        Some(found)
     }
 }

@@ -17,18 +17,27 @@
 //!   it the old translation may be used: the invalidation is still to come.
 //!   Such an access is judged when the routine is over.
 //! - A page that was given out again is its new owner's. An access meant for
-//!   the old owner that reaches it through a valid mapping is not seen here:
-//!   nothing in the events tells the backing of one from that of the other.
+//!   the old owner is told from one meant for the new by what the device keeps:
+//!   the backing of the command's resource, or the areas of a queue, and whose
+//!   each page was when the device was told of it.
+//! - During exclusive access a refused access is that finding alone: that it
+//!   was refused too is what exclusive access is for.
+//! - Where nothing is isolated, memory that was never the driver's, or that
+//!   no mapping covers, is only a finding if the driver reported that it
+//!   supports isolation: then it promised to use mapped memory alone.
 #![forbid(unsafe_code)]
 
 mod apply;
+mod backings;
 mod breach;
 mod commands;
 mod facts;
 mod finding;
 mod history;
+mod iotlb;
 mod judge;
 mod mappings;
+mod mdls;
 mod pages;
 mod record;
 pub mod spec;
@@ -37,6 +46,7 @@ mod surroundings;
 mod tests;
 mod text;
 mod verdict;
+mod watch;
 
 pub use facts::Facts;
 pub use finding::{
@@ -46,12 +56,15 @@ pub use finding::{
 pub use history::{Moment, Step, Told};
 pub use text::span;
 
+use backings::Backings;
 use breach::Open;
 use commands::Commands;
 use history::{History, Invalidations};
+use iotlb::Iotlb;
 use journal::Record;
 use journal::event::{AllocationKind, ContextId, PageRun, StackId};
 use mappings::Mappings;
+use mdls::Mdls;
 use memory::{Gpa, Iova, RequesterId};
 use pages::Pages;
 use spec::ContextEntry;
@@ -64,6 +77,8 @@ struct Allocation {
     handle: u64,
     address: u64,
     runs: Vec<PageRun>,
+    /// Pages that were asked for.
+    requested: u64,
     allocated: (u64, StackId),
     freed: Option<(u64, StackId)>,
     /// Pages whose last owner it is.
@@ -133,12 +148,23 @@ pub struct Ledger {
     stacks: BTreeMap<u32, Vec<u64>>,
     /// The run's default for devices whose context entry is not known.
     passthrough: bool,
+    /// Every page is mapped at its physical address, whatever is freed.
+    forced: bool,
+    /// The run isolates nothing.
+    unisolated: bool,
+    /// The driver reported `IoMmuSecureModeSupported`.
+    secure: bool,
+    /// Exclusive access has begun.
+    exclusive: bool,
     default_device: RequesterId,
     contexts: BTreeMap<RequesterId, ContextEntry>,
     domains: BTreeSet<u16>,
     pages: Pages,
     mappings: Mappings,
     invalidations: Invalidations,
+    iotlb: Iotlb,
+    mdls: Mdls,
+    backings: Backings,
     histories: BTreeMap<u64, History>,
     /// The latest pages that left the quarantine, oldest first.
     recycled: VecDeque<u64>,
@@ -146,6 +172,10 @@ pub struct Ledger {
     /// The routines that are running.
     open: Open,
     allocations: BTreeMap<u32, Allocation>,
+    /// The latest freed allocations all of whose pages have other owners.
+    displaced: BTreeMap<u32, Allocation>,
+    /// Live allocations that are smaller than was asked for.
+    partials: BTreeSet<u32>,
     flights: BTreeMap<u32, Flight>,
     suspects: Vec<Suspect>,
     /// The latest event that ended a routine of Windows.
@@ -263,6 +293,13 @@ impl Ledger {
     fn place(&self, (time, stack): (u64, StackId)) -> Place {
         let stack = self.stacks.get(&stack.0).cloned().unwrap_or_default();
         Place { time, stack }
+    }
+
+    /// What is known of an allocation, freed or not.
+    fn record(&self, id: u32) -> Option<&Allocation> {
+        self.allocations
+            .get(&id)
+            .or_else(|| self.displaced.get(&id))
     }
 
     /// An allocation as a finding about the frame `pfn` shows it.

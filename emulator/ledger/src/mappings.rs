@@ -1,5 +1,6 @@
 //! What the second-level tables say, rebuilt from the writes of their entries,
-//! and what they said before: 16 bytes for each address that is or was mapped.
+//! and what they said before: 20 bytes for each address of a table that maps or
+//! mapped something, and 16 more for each that is mapped now.
 
 use crate::pages::{MAX_PFN, Pages};
 use memory::{Gpa, Iova};

@@ -120,7 +120,7 @@ impl Ledger {
             .commands
             .get(access.context)
             .and_then(|context| context.submitted);
-        let record = owner.and_then(|id| self.allocations.get(&id));
+        let record = owner.and_then(|id| self.record(id));
         let freed = record.and_then(|record| record.freed);
         let key = Key {
             kind,
@@ -135,19 +135,25 @@ impl Ledger {
         let pfn = page.map(Gpa::page);
         let told = pfn.or(owner.map(|_| access.iova.page()));
         let allocation = owner.and_then(|id| {
-            let record = self.allocations.get(&id)?;
+            let record = self.record(id)?;
             Some(self.describe(id, record, told))
         });
         let now = pfn.map(|pfn| self.pages.get(pfn)).unwrap_or_default();
         let reused_by = Some(now.owner)
             .filter(|&id| now.state == PageState::Owned && Some(id) != owner)
             .and_then(|id| Some(self.describe(id, self.allocations.get(&id)?, pfn)));
-        let command = (kind != Kind::MappedAfterFree).then(|| self.command(access.context));
+        let command = (outcome != Outcome::NoAccess).then(|| self.command(access.context));
         let domain = self.domain_of(access.device);
         let history = told
             .and_then(|pfn| self.histories.get(&pfn))
             .map(|history| history.told(&self.invalidations))
             .unwrap_or_default();
+        let since = allocation.as_ref().map_or(0, |a| a.allocated.time);
+        let mdl = told.and_then(|pfn| self.mdls.describe(pfn, since, |at| self.place(at)));
+        let origin = owner
+            .filter(|_| kind == Kind::DmaRawPhysicalAddress)
+            .and_then(|owner| self.origin(told?, owner))
+            .map(|at| self.place(at));
         let facts = AccessFacts {
             device: access.device,
             domain,
@@ -160,8 +166,8 @@ impl Ledger {
             reused_by,
             command,
             refusal: None,
-            mdl: None,
-            origin: None,
+            mdl,
+            origin,
             surroundings: self.surroundings(access.device, domain, access.iova, owner),
         };
         let mut finding = Finding {

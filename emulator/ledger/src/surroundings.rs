@@ -25,7 +25,7 @@ impl Ledger {
         let first = (iova.page() & !(ROW - 1))
             .saturating_sub(BEFORE * ROW)
             .min(last + 1 - ROWS * ROW);
-        let identity = self.passes_through(device);
+        let identity = self.identity(device);
         let pages = (first..first + ROWS * ROW)
             .map(|page| self.neighbour(page, identity, domain, allocation))
             .collect();

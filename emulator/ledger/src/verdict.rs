@@ -4,9 +4,7 @@ use crate::finding::{
     AccessFacts, Blame, BreachFacts, Finding, Kind, Outcome, Party, Refusal, Stop,
 };
 use crate::history::Drain;
-use crate::spec::{
-    BUG_CHECK_DMA_VIOLATION, BUS_MASTER_DISABLED, INTERRUPT_RANGE, IOMMU_VIOLATION, NOT_MEMORY,
-};
+use crate::spec::{BUG_CHECK_DMA_VIOLATION, BUS_MASTER_DISABLED, IOMMU_VIOLATION, NOT_MEMORY};
 use crate::text::span;
 use journal::event::{AllocationKind, Certainty};
 use memory::Iova;
@@ -39,6 +37,31 @@ pub(crate) enum Case {
         /// How the allocation was made.
         kind: Option<AllocationKind>,
     },
+    /// The IOMMU may have cached the way to a freed page.
+    MissingInvalidation,
+    /// Exclusive access had begun.
+    Exclusive,
+    /// The address is of the interrupt range.
+    InterruptRange,
+    /// The address is what stands past the end of a partial MDL.
+    Partial {
+        /// Pages that were asked for.
+        requested: u64,
+        /// Pages that were given.
+        given: u64,
+    },
+    /// The address is the physical one of memory of the driver's.
+    RawPhysical {
+        /// Was it carried out?
+        through: bool,
+    },
+    /// Another allocation has the page by now.
+    Reused {
+        /// Is it an area of a queue, or a resource's backing?
+        queue: bool,
+    },
+    /// The page was never the driver's, and nothing is isolated.
+    IdentityOnly,
     Refused {
         /// A leaf entry is there.
         mapped: bool,
@@ -94,6 +117,44 @@ pub(crate) fn summary(finding: &Finding, access: &AccessFacts, case: &Case) -> S
         Case::MappedAfterFree { .. } => {
             "memory was given back while a table entry still led to it".to_owned()
         }
+        Case::MissingInvalidation => {
+            "memory was given back while the IOMMU could still have its translation cached"
+                .to_owned()
+        }
+        Case::Exclusive => format!(
+            "{verb} of {length} bytes of system memory {} during exclusive access",
+            if access.outcome == Outcome::Refused {
+                "was tried"
+            } else {
+                "went through"
+            }
+        ),
+        Case::InterruptRange => {
+            format!("{verb} of {length} bytes at an address of the interrupt range")
+        }
+        Case::Partial { requested, given } => format!(
+            "{verb} of {length} bytes at the address that stands past the end of a partial MDL: \
+             {requested} pages were asked for, {given} were given"
+        ),
+        Case::RawPhysical { through } => format!(
+            "{verb} of {length} bytes {} the CPU's physical address of memory that is not mapped \
+             for the device",
+            if through {
+                "went through by"
+            } else {
+                "refused: the address is"
+            }
+        ),
+        Case::Reused { queue } => format!(
+            "{verb} of {length} bytes for a {} whose memory was {} went through to memory that has \
+             another owner by now",
+            if queue { "queue" } else { "resource" },
+            after_free(finding)
+        ),
+        Case::IdentityOnly => format!(
+            "{verb} of {length} bytes went through to memory that was never the driver's: it is \
+             reachable by identity only"
+        ),
         Case::Refused {
             reason: Some(BUS_MASTER_DISABLED),
             ..
@@ -203,15 +264,56 @@ pub(crate) fn blame(finding: &Finding, access: &AccessFacts, case: &Case) -> Vec
                     .into(),
             ),
         }],
+        Case::MissingInvalidation => vec![system(
+            "the table entry was cleared, and no invalidation covered the address before the pages \
+             went back"
+                .into(),
+        )],
+        Case::Exclusive => vec![driver(
+            "DxgkDdiBeginExclusiveAccess returned before the device was quiet, or the driver gave \
+             it work before DxgkDdiEndExclusiveAccess"
+                .into(),
+        )],
+        Case::InterruptRange => vec![driver(
+            "the address is in the interrupt range, which is never memory: a write there is an \
+             interrupt request"
+                .into(),
+        )],
+        Case::Partial { .. } => vec![driver(
+            "it took the page frame numbers up to the size that it asked for; the MDL's byte count \
+             says where they end"
+                .into(),
+        )],
+        Case::RawPhysical { through } => vec![driver(
+            if through {
+                "the memory came from an Mm or pool routine and was never mapped for the device: \
+                 it works only as long as nothing is isolated"
+            } else {
+                "the memory came from an Mm or pool routine and was never mapped for the device: \
+                 with isolation the device knows logical addresses alone"
+            }
+            .into(),
+        )],
+        Case::Reused { queue } => vec![driver(
+            if queue {
+                "the ring was freed while the queue was enabled"
+            } else {
+                "the memory was freed while the resource was still attached to it"
+            }
+            .into(),
+        )],
+        Case::IdentityOnly => vec![driver(
+            "the device was given an address that no allocation and no mapping of the driver's \
+             stands for; with isolation it would be refused"
+                .into(),
+        )],
         Case::Refused {
             mapped,
             before,
             physical,
             reason,
         } => vec![driver(
-            if INTERRUPT_RANGE.contains(&access.iova.0) {
-                "the address is in the interrupt range, which is never memory"
-            } else if reason == Some(BUS_MASTER_DISABLED) {
+            if reason == Some(BUS_MASTER_DISABLED) {
                 "the device was given work while Bus Master Enable was clear"
             } else if reason == Some(NOT_MEMORY) {
                 "the device was given an address that is no memory"

@@ -61,6 +61,7 @@ impl Report {
                 mapped: of(mdl.map(|mdl| &mdl.mapped)),
                 unmapped: of(mdl.and_then(|mdl| mdl.unmapped.as_ref())),
                 commands: BTreeMap::new(),
+                callers: BTreeMap::new(),
                 finding: cleaned(finding),
             });
         }
@@ -144,6 +145,17 @@ impl Report {
                     };
                 }
                 _ => {}
+            }
+        }
+        for found in &mut self.findings {
+            for moment in &found.finding.history.moments {
+                if let Step::MdlMapped { stack, .. } | Step::MdlUnmapped { stack, .. } = moment.step
+                    && let Some(frames) = stacks.get(&stack)
+                {
+                    let innermost = frames.get(..frames.len().min(1)).unwrap_or_default();
+                    let frames = describe(symbols, innermost);
+                    found.callers.insert(stack.0, frames);
+                }
             }
         }
         self.printed = printed

@@ -318,6 +318,16 @@ fn scope(scope: Scope) -> Value {
     }
 }
 
+fn caller(found: &Found, id: u32) -> Value {
+    stack(
+        found
+            .callers
+            .get(&id)
+            .map(Vec::as_slice)
+            .unwrap_or_default(),
+    )
+}
+
 /// A moment: time, event number, step and what belongs to that step.
 fn history(found: &Found, moment: &Moment) -> Value {
     let name = |context: u32| found.commands.get(&context);
@@ -325,6 +335,14 @@ fn history(found: &Found, moment: &Moment) -> Value {
         Step::Allocated { allocation } => ("allocated", json!({"allocation": allocation.0})),
         Step::Freed { allocation } => ("freed", json!({"allocation": allocation.0})),
         Step::Recycled => ("recycled", json!({})),
+        Step::MdlMapped { handle, stack: by } => (
+            "mdl-mapped",
+            json!({"handle": hex(*handle), "stack": caller(found, by.0)}),
+        ),
+        Step::MdlUnmapped { handle, stack: by } => (
+            "mdl-unmapped",
+            json!({"handle": hex(*handle), "stack": caller(found, by.0)}),
+        ),
         Step::Mapped {
             domain,
             iova,

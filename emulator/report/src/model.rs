@@ -64,6 +64,8 @@ pub struct Found {
     pub unmapped: Vec<Frame>,
     /// Commands that its history names, by context id.
     pub commands: BTreeMap<u32, String>,
+    /// Stacks that its history names, by stack id.
+    pub callers: BTreeMap<u32, Vec<Frame>>,
 }
 
 impl Found {

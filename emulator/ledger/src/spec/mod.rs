@@ -42,6 +42,10 @@ pub const fn fault_reason(reason: u8) -> &'static str {
     }
 }
 
+/// `DXGK_VIDMMCAPS.IoMmuSecureModeSupported`: the driver uses no memory but
+/// what is mapped for its device.
+pub(crate) const SECURE_MODE: u32 = 1 << 11;
+
 /// `DRIVER_VERIFIER_DMA_VIOLATION`; Windows raises it with parameter 1 =
 /// [`IOMMU_VIOLATION`] without Driver Verifier too.
 pub const BUG_CHECK_DMA_VIOLATION: u32 = 0xe6;

@@ -125,10 +125,6 @@ fn refused_access_to_unmapped_address_is_dma_unmapped() {
             Run::isolated().used().refused(1, PAGE << 12),
             "as a physical address",
         ),
-        (
-            Run::isolated().used().refused(1, 0xfee0_1000),
-            "interrupt range",
-        ),
     ];
     for (run, reason) in rows {
         let findings = run.findings();

@@ -1,6 +1,6 @@
 //! The life of a page as a timeline in virtual time.
 
-use super::{Line, Page, Tone};
+use super::{Line, Page, Tone, stack};
 use crate::model::Found;
 use journal::event::{ContextId, Scope};
 use ledger::{Kind, Moment, Step, span};
@@ -110,6 +110,16 @@ pub(crate) fn words(found: &Found, moment: &Moment) -> (String, String, Tone) {
             };
             (what, command(*context), Tone::Bad)
         }
+        Step::MdlMapped { handle, stack } => (
+            "MDL mapped",
+            format!("with handle {handle:#x}{}", by(found, stack.0)),
+            Tone::Good,
+        ),
+        Step::MdlUnmapped { handle, stack } => (
+            "MDL unmapped",
+            format!("handle {handle:#x}{}", by(found, stack.0)),
+            Tone::Warn,
+        ),
         Step::Freed { allocation } => (
             "freed",
             format!("with allocation {}", allocation.0),
@@ -118,6 +128,15 @@ pub(crate) fn words(found: &Found, moment: &Moment) -> (String, String, Tone) {
         Step::Recycled => ("recycled", "out of the quarantine".to_owned(), Tone::Faint),
     };
     (what.to_owned(), more, tone)
+}
+
+/// Who did it: the innermost function of a stack that the history names.
+fn by(found: &Found, stack: u32) -> String {
+    let frames = found.callers.get(&stack).map(Vec::as_slice);
+    let place = stack::telling(&[frames.unwrap_or_default()]);
+    place.map_or_else(String::new, |place| {
+        format!(" by{}", place.trim_start_matches(" in"))
+    })
 }
 
 fn scope_words(scope: Scope) -> String {
@@ -146,7 +165,11 @@ fn culprit(found: &Found) -> Option<usize> {
     let moments = &finding.history.moments;
     let of_kind = |moment: &Moment| match finding.kind {
         Kind::FreeInFlight => matches!(moment.step, Step::Landed { .. }),
-        Kind::MappedAfterFree => matches!(moment.step, Step::Freed { .. }),
+        Kind::MappedAfterFree | Kind::MissingInvalidation => {
+            matches!(moment.step, Step::Freed { .. })
+        }
+        // The page is told for its owners, not for an access.
+        _ if finding.access.is_none() => false,
         _ => matches!(
             moment.step,
             Step::Accessed { .. } | Step::Issued { .. } | Step::Refused { .. }
