@@ -5,17 +5,20 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::callbacks::Callbacks;
-use crate::gpu;
+use crate::edid::Edid;
+use crate::gpu::{self, HEADS};
 use crate::interrupt::{Interrupts, Vectors};
 use crate::memory::Contiguous;
+use crate::mutations::undo;
 use crate::nt::{ExAllocatePoolWithTag, ExFreePoolWithTag, Result, TAG, log};
 use crate::pci;
-use crate::queue::{COMMAND_BYTES, QUEUE_SIZE, Queue};
+use crate::power::{self, SMALL_BYTES, Saved};
+use crate::queue::{CURSOR_QUEUE_SIZE, QUEUE_SIZE, Queue, command_bytes};
 use crate::registry::{self, Settings};
 use crate::resource::{self, Context, Table};
 use crate::ring::Layout;
 use crate::spec::dxgk::Interface;
-use crate::spec::gpu::CONTROL_QUEUE;
+use crate::spec::gpu::{CONFIG_NUM_SCANOUTS, CONTROL_QUEUE, CURSOR_QUEUE, F_RESOURCE_BLOB};
 use crate::spec::nt::{
     NON_PAGED_POOL_NX, STATUS_DEVICE_CONFIGURATION_ERROR, STATUS_DEVICE_NOT_READY,
     STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_PARAMETER,
@@ -24,14 +27,53 @@ use crate::spec::pci::{COMMAND_BUS_MASTER, COMMAND_MEMORY};
 use crate::sync::{Mutex, MutexGuard};
 use crate::virtio::Transport;
 
+/// A queue's ring and the slots of its requests.
+#[derive(Clone, Copy)]
+struct QueueMemory {
+    layout: Layout,
+    rings: Contiguous,
+    commands: Contiguous,
+}
+
+impl QueueMemory {
+    /// For as many entries as the device can and `limit` allows.
+    fn allocate(callbacks: &Callbacks, offered: u16, limit: u16) -> Result<Self> {
+        let layout = Layout::new(offered.min(limit)).ok_or(STATUS_DEVICE_CONFIGURATION_ERROR)?;
+        let rings = Contiguous::allocate(callbacks, layout.bytes)?;
+        let commands = Contiguous::allocate(callbacks, command_bytes(&layout));
+        if commands.is_err() {
+            let _ = rings.release(callbacks);
+        }
+        Ok(Self {
+            layout,
+            rings,
+            commands: commands?,
+        })
+    }
+}
+
+#[cfg(feature = "defects")]
+#[path = "defects/adapter.rs"]
+mod planted;
+
 /// What StartDevice took and StopDevice gives back, in the order taken.
 pub struct Device {
     callbacks: Callbacks,
     /// Memory space or bus mastering that was off and that we turned on.
     enabled: u16,
     transport: Option<Transport>,
-    rings: Option<Contiguous>,
-    commands: Option<Contiguous>,
+    vectors: Vectors,
+    control: Option<QueueMemory>,
+    /// None if the device has no cursor queue.
+    cursor: Option<QueueMemory>,
+    /// For the frame, when it cannot be saved or restored at once.
+    small: Option<Contiguous>,
+    /// Scanouts that are driven.
+    heads: u32,
+    /// The device has blobs.
+    blobs: bool,
+    /// In D0, and not lost on the way back to it.
+    working: bool,
 }
 
 /// Everything that is used below DISPATCH_LEVEL only.
@@ -45,12 +87,21 @@ pub struct State {
     /// Between Begin- and EndExclusiveAccess: the device must not touch
     /// memory.
     pub exclusive: bool,
+    /// What was connected when it was last asked.
+    pub displays: [Option<(u32, u32)>; HEADS],
+    /// The EDIDs that were read.
+    pub edids: [Option<Edid>; HEADS],
+    /// The frame in the save area, in D3.
+    saved: Option<Saved>,
+    /// In D3.
+    asleep: bool,
 }
 
 /// The context that every entry point gets; nonpaged, never moved.
 pub struct Adapter {
     state: Mutex<State>,
     queue: Queue,
+    cursor: Queue,
     interrupts: Interrupts,
     /// The device status register, for ResetDevice, which takes no lock.
     status: AtomicPtr<u8>,
@@ -74,13 +125,19 @@ impl Adapter {
                     settings: Settings::default(),
                     resources: Table::new(),
                     exclusive: false,
+                    displays: [None; HEADS],
+                    edids: [None; HEADS],
+                    saved: None,
+                    asleep: false,
                 }),
-                queue: Queue::new(),
+                queue: Queue::new(CONTROL_QUEUE),
+                cursor: Queue::new(CURSOR_QUEUE),
                 interrupts: Interrupts::new(),
                 status: AtomicPtr::new(ptr::null_mut()),
             });
             (*adapter).state.init();
             (*adapter).queue.init();
+            (*adapter).cursor.init();
         }
         Ok(adapter)
     }
@@ -113,21 +170,29 @@ impl Adapter {
         self.state.lock()
     }
 
-    /// What the resource functions need; an error while stopped.
+    /// What the resource functions need; an error while stopped or in D3.
     pub fn context<'a>(&'a self, device: &'a Option<Device>) -> Result<Context<'a>> {
-        let device = device.as_ref().ok_or(STATUS_DEVICE_NOT_READY)?;
+        let device = device
+            .as_ref()
+            .filter(|device| device.working)
+            .ok_or(STATUS_DEVICE_NOT_READY)?;
         Ok(Context {
             queue: &self.queue,
+            cursor: &self.cursor,
             callbacks: &device.callbacks,
+            heads: device.heads,
+            blobs: device.blobs,
         })
     }
 
     /// StartDevice.
     ///
+    /// Answers the number of video outputs.
+    ///
     /// # Safety
     /// `interface` must point to dxgkrnl's interface.
     #[inline(never)]
-    pub unsafe fn start(&self, interface: *const Interface) -> Result<()> {
+    pub unsafe fn start(&self, interface: *const Interface) -> Result<u32> {
         let mut state = self.state();
         if state.device.is_some() {
             return Err(STATUS_DEVICE_CONFIGURATION_ERROR);
@@ -138,12 +203,17 @@ impl Adapter {
             callbacks,
             enabled: 0,
             transport: None,
-            rings: None,
-            commands: None,
+            vectors: Vectors::default(),
+            control: None,
+            cursor: None,
+            small: None,
+            heads: 0,
+            blobs: false,
+            working: false,
         });
         let result = self.bring_up(&mut state);
         match result {
-            Ok(()) => log!("started"),
+            Ok(_) => log!("started"),
             Err(status) => {
                 if let Some(transport) = state.device.as_ref().and_then(|d| d.transport.as_ref()) {
                     transport.fail();
@@ -156,7 +226,7 @@ impl Adapter {
     }
 
     #[inline(never)]
-    fn bring_up(&self, state: &mut State) -> Result<()> {
+    fn bring_up(&self, state: &mut State) -> Result<u32> {
         let device = state.device.as_mut().ok_or(STATUS_DEVICE_NOT_READY)?;
         let callbacks = device.callbacks;
         let information = callbacks.device_information()?;
@@ -166,15 +236,13 @@ impl Adapter {
         // SAFETY: dxgkrnl's list, whole.
         let assigned =
             unsafe { pci::assigned(information.translated_resource_list, &function.bars) };
-        let vectors = Vectors::new(&assigned);
+        device.vectors = Vectors::new(&assigned);
         if pci::enable(&callbacks, COMMAND_MEMORY)? {
             device.enabled |= COMMAND_MEMORY;
         }
         let transport = device
             .transport
             .insert(Transport::map(&callbacks, &function, &assigned)?);
-        self.status
-            .store(transport.status_register(), Ordering::Release);
 
         // Reset before bus mastering: whatever ran before us must not write
         // into memory that is somebody else's by now.
@@ -182,32 +250,84 @@ impl Adapter {
         if pci::enable(&callbacks, COMMAND_BUS_MASTER)? {
             device.enabled |= COMMAND_BUS_MASTER;
         }
-        transport.negotiate()?;
-        if let Some(vector) = vectors.config {
-            transport.set_config_vector(vector)?;
+        device.blobs = transport.negotiate()? & F_RESOURCE_BLOB != 0;
+        let scanouts = transport.device.read32(CONFIG_NUM_SCANOUTS);
+        device.heads = scanouts.clamp(1, HEADS as u32);
+
+        let size = transport.queue_size(CONTROL_QUEUE);
+        device.control = Some(QueueMemory::allocate(&callbacks, size, QUEUE_SIZE)?);
+        let size = transport.queue_size(CURSOR_QUEUE);
+        if size != 0 {
+            device.cursor = Some(QueueMemory::allocate(&callbacks, size, CURSOR_QUEUE_SIZE)?);
         }
+        device.small = Some(Contiguous::allocate(&callbacks, SMALL_BYTES)?);
+        self.run(device, &state.settings)?;
 
-        let size = transport.queue_size(CONTROL_QUEUE).min(QUEUE_SIZE);
-        let layout = Layout::new(size).ok_or(STATUS_DEVICE_CONFIGURATION_ERROR)?;
-        let rings = *device
-            .rings
-            .insert(Contiguous::allocate(&callbacks, layout.bytes)?);
-        let commands = *device
-            .commands
-            .insert(Contiguous::allocate(&callbacks, COMMAND_BYTES)?);
-        let doorbell =
-            transport.enable_queue(CONTROL_QUEUE, &layout, rings.device_address, vectors.queue)?;
-        let polled = state.settings.poll_completion;
-        self.queue
-            .start(layout, &rings, &commands, doorbell, polled);
-        self.interrupts.start(&callbacks, transport, vectors);
-        transport.start();
-
-        match gpu::get_display_info(&self.queue)? {
-            Some((width, height)) => log!("display %u x %u", width, height),
+        state.displays = gpu::get_display_info(&self.queue)?;
+        match state.displays.iter().flatten().next() {
+            Some((width, height)) => log!("display %u x %u", *width, *height),
             None => log!("no display is connected"),
         };
+        Ok(device.heads)
+    }
+
+    /// From negotiated features to a device that runs (virtio 1.2 §3.1.1
+    /// steps 7 and 8), over memory that the device has not seen, or forgot.
+    #[inline(never)]
+    fn run(&self, device: &mut Device, settings: &Settings) -> Result<()> {
+        let transport = device.transport.as_ref().ok_or(STATUS_DEVICE_NOT_READY)?;
+        if let Some(vector) = device.vectors.config {
+            transport.set_config_vector(vector)?;
+        }
+        for (queue, number, memory) in [
+            (&self.queue, CONTROL_QUEUE, &device.control),
+            (&self.cursor, CURSOR_QUEUE, &device.cursor),
+        ] {
+            let Some(QueueMemory {
+                layout,
+                rings,
+                commands,
+            }) = memory
+            else {
+                continue;
+            };
+            let doorbell = transport.enable_queue(
+                number,
+                layout,
+                rings.device_address,
+                device.vectors.queue,
+            )?;
+            queue.start(*layout, rings, commands, doorbell, settings.poll_completion);
+        }
+        self.status
+            .store(transport.status_register(), Ordering::Release);
+        self.interrupts
+            .start(&device.callbacks, transport, device.vectors);
+        transport.start();
+        device.working = true;
         Ok(())
+    }
+
+    /// Resets the device and forgets what was in flight: after this the
+    /// device touches no memory and interrupts nobody.
+    #[inline(never)]
+    fn halt(&self, device: &mut Device) {
+        device.working = false;
+        self.status.store(ptr::null_mut(), Ordering::Release);
+        if let Some(transport) = &device.transport
+            && undo!("device-reset", transport.reset()).is_err()
+        {
+            // A device that does not confirm its reset must be cut off
+            // before its memory goes back.
+            log!("the device did not confirm its reset");
+            let _ = undo!(
+                "cut-off",
+                pci::disable(&device.callbacks, COMMAND_BUS_MASTER)
+            );
+        }
+        undo!("interrupts-stop", self.interrupts.stop());
+        undo!("queue-shut-down", self.queue.shut_down());
+        undo!("cursor-queue-shut-down", self.cursor.shut_down());
     }
 
     /// StopDevice; also after a start that failed half-way.
@@ -232,35 +352,156 @@ impl Adapter {
         let Some(mut device) = state.device.take() else {
             return;
         };
+        // In D3 the device is reset already, and its registers are dead.
+        if !state.asleep {
+            self.halt(&mut device);
+        }
         let callbacks = &device.callbacks;
-        if let Some(transport) = &device.transport
-            && transport.reset().is_err()
-        {
-            // A device that does not confirm its reset must be cut off
-            // before its memory goes back.
-            log!("the device did not confirm its reset");
-            let _ = pci::disable(callbacks, COMMAND_BUS_MASTER);
-        }
-        self.interrupts.stop();
-        self.queue.shut_down();
         resource::release_all(callbacks, &mut state.resources);
-        #[cfg(feature = "defects")]
-        crate::defects::life::forget(&mut device.commands);
-        for block in [device.commands.take(), device.rings.take()]
-            .into_iter()
-            .flatten()
-        {
-            let _ = block.release(callbacks);
+        if let Some(small) = device.small.take() {
+            let _ = undo!("small-buffer-free", small.release(callbacks));
         }
-        self.status.store(ptr::null_mut(), Ordering::Release);
+        if let Some(memory) = device.cursor.take() {
+            let _ = undo!("cursor-commands-free", memory.commands.release(callbacks));
+            let _ = undo!("cursor-ring-free", memory.rings.release(callbacks));
+        }
+        if let Some(memory) = device.control.take() {
+            let commands = Some(memory.commands);
+            #[cfg(feature = "defects")]
+            let commands = crate::defects::life::forget(commands);
+            if let Some(commands) = commands {
+                let _ = undo!("commands-free", commands.release(callbacks));
+            }
+            let _ = undo!("ring-free", memory.rings.release(callbacks));
+        }
         if let Some(mut transport) = device.transport.take() {
-            transport.unmap(callbacks);
+            undo!("registers-unmap", transport.unmap(callbacks));
         }
         if device.enabled != 0 {
-            let _ = pci::disable(callbacks, device.enabled);
+            let _ = undo!("bus-master-off", pci::disable(callbacks, device.enabled));
         }
         state.resources = Table::new();
         state.exclusive = false;
+        state.edids = [None; HEADS];
+        state.saved = None;
+        state.asleep = false;
+    }
+
+    /// DxgkDdiSetPowerState to D3: the frame is saved and the device reset,
+    /// for it will lose all it knows. Never fails: what could not be saved
+    /// is drawn anew.
+    #[inline(never)]
+    pub fn power_down(&self) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(device) = state.device.as_mut().filter(|_| !state.asleep) else {
+            return;
+        };
+        let callbacks = device.callbacks;
+        if device.working {
+            let _ = undo!("power-down-wait", self.queue.wait_idle());
+            let _ = undo!("power-down-cursor-wait", self.cursor.wait_idle());
+            state.saved = power::save(&callbacks, &state.resources);
+        }
+        self.halt(device);
+        power::forget(&callbacks, &mut state.resources);
+        let _ = undo!(
+            "power-down-bus-master-off",
+            pci::disable(&callbacks, COMMAND_BUS_MASTER)
+        );
+        state.asleep = true;
+        log!("in D3");
+    }
+
+    /// DxgkDdiSetPowerState to D0: starts the device again and gives it back
+    /// what it knew.
+    #[inline(never)]
+    pub fn power_up(&self) -> Result<()> {
+        let mut state = self.state();
+        let state = &mut *state;
+        if !state.asleep {
+            return Ok(());
+        }
+        let saved = state.saved.take();
+        let result = self.wake(state, saved);
+        if let Err(status) = result {
+            log!("the device did not wake up: 0x%x", status);
+            // Whatever it knows by now, it forgets.
+            if let Some(device) = state.device.as_mut() {
+                self.halt(device);
+                power::forget(&device.callbacks, &mut state.resources);
+            }
+        }
+        result
+    }
+
+    #[inline(never)]
+    fn wake(&self, state: &mut State, saved: Option<Saved>) -> Result<()> {
+        let device = state.device.as_mut().ok_or(STATUS_DEVICE_NOT_READY)?;
+        state.asleep = false;
+        let transport = device.transport.as_ref().ok_or(STATUS_DEVICE_NOT_READY)?;
+        // As at start: the reset before bus mastering.
+        pci::enable(&device.callbacks, COMMAND_MEMORY)?;
+        transport.reset()?;
+        pci::enable(&device.callbacks, COMMAND_BUS_MASTER)?;
+        device.blobs = transport.negotiate()? & F_RESOURCE_BLOB != 0;
+        for memory in [&device.control, &device.cursor].into_iter().flatten() {
+            memory.rings.clear();
+        }
+        self.run(device, &state.settings)?;
+        let small = device.small.ok_or(STATUS_DEVICE_NOT_READY)?;
+        let context = self.context(&state.device)?;
+        power::restore(&context, &mut state.resources, &small, saved)?;
+        log!("in D0");
+        Ok(())
+    }
+
+    /// Asks again what is connected to `head`, and how many heads there are.
+    #[inline(never)]
+    pub fn display(&self, head: u32) -> Result<(Option<(u32, u32)>, u32)> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let context = self.context(&state.device)?;
+        if state.exclusive || head >= context.heads {
+            return Err(STATUS_INVALID_PARAMETER);
+        }
+        state.displays = gpu::get_display_info(context.queue)?;
+        Ok((
+            state.displays.get(head as usize).copied().flatten(),
+            context.heads,
+        ))
+    }
+
+    /// The EDID of `head`, read the first time it is asked for.
+    #[inline(never)]
+    pub fn edid(&self, head: u32) -> Result<Edid> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let context = self.context(&state.device)?;
+        let heads = context.heads as usize;
+        let place = state.edids.iter_mut().take(heads).nth(head as usize);
+        let place = place.ok_or(STATUS_INVALID_PARAMETER)?;
+        if let Some(edid) = place {
+            return Ok(*edid);
+        }
+        if state.exclusive {
+            return Err(STATUS_DEVICE_NOT_READY);
+        }
+        Ok(*place.insert(gpu::get_edid(context.queue, head)?))
+    }
+
+    /// Runs `work` on the resources, unless the device must not be used.
+    pub fn with_resources<T>(
+        &self,
+        work: impl FnOnce(&Context<'_>, &mut Table) -> Result<T>,
+    ) -> Result<T> {
+        let mut state = self.state();
+        let state = &mut *state;
+        if state.exclusive {
+            return Err(STATUS_DEVICE_NOT_READY);
+        }
+        let context = self.context(&state.device)?;
+        work(&context, &mut state.resources)
     }
 
     /// BeginExclusiveAccess: no new commands, and none outstanding on
@@ -274,7 +515,8 @@ impl Adapter {
         }
         #[cfg(feature = "defects")]
         crate::defects::life::before_wait(&self.queue);
-        self.queue.wait_idle()?;
+        undo!("exclusive-wait", self.queue.wait_idle())?;
+        undo!("exclusive-cursor-wait", self.cursor.wait_idle())?;
         #[cfg(feature = "defects")]
         crate::defects::life::after_wait(&self.queue);
         state.exclusive = true;
@@ -290,12 +532,13 @@ impl Adapter {
 
     /// The interrupt routine's half that knows the adapter.
     pub fn interrupt(&self, message: u32) -> bool {
-        self.interrupts.interrupt(message, &self.queue)
+        self.interrupts
+            .interrupt(message, [&self.queue, &self.cursor])
     }
 
     /// The DPC's half that knows the adapter.
     pub fn deferred(&self) {
-        self.interrupts.deferred(&self.queue);
+        self.interrupts.deferred([&self.queue, &self.cursor]);
     }
 
     /// ResetDevice: any IRQL, perhaps in a dying system; takes no lock and

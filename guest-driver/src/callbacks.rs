@@ -8,7 +8,7 @@ use core::ptr;
 use crate::nt::{Result, check};
 use crate::spec::dxgk::{
     AllocateContiguousMemory, AllocatePagesForMdl, CACHED, DeviceInfo, FreeMemory, Interface,
-    WHICHSPACE_CONFIG,
+    MapFramebuffer, PinFramebuffer, UnmapFramebuffer, UnpinFramebuffer, WHICHSPACE_CONFIG,
 };
 use crate::spec::nt::{
     Handle, MM_NON_CACHED, Mdl, STATUS_DEVICE_CONFIGURATION_ERROR, STATUS_INSUFFICIENT_RESOURCES,
@@ -231,6 +231,68 @@ impl Callbacks {
             .free_pages_from_mdl
             .ok_or(STATUS_NOT_SUPPORTED)?;
         let mut argument = FreeMemory { handle };
+        // SAFETY: the argument structure of this callback.
+        check(unsafe { call(self.interface.device_handle, &raw mut argument) })
+    }
+
+    /// Pins `bytes` of the frame buffer's save area: an MDL of pages that
+    /// the device reaches until [`unpin_framebuffer`](Self::unpin_framebuffer).
+    #[inline(never)]
+    pub fn pin_framebuffer(&self, bytes: usize) -> Result<*mut Mdl> {
+        let call = self.interface.pin_framebuffer.ok_or(STATUS_NOT_SUPPORTED)?;
+        let mut argument = PinFramebuffer {
+            adapter: 0,
+            commit_size: bytes,
+            mdl: ptr::null_mut(),
+        };
+        // SAFETY: the argument structure of this callback.
+        check(unsafe { call(self.interface.device_handle, &raw mut argument) })?;
+        if argument.mdl.is_null() {
+            return Err(STATUS_INSUFFICIENT_RESOURCES);
+        }
+        Ok(argument.mdl)
+    }
+
+    /// Undoes [`pin_framebuffer`](Self::pin_framebuffer); the contents stay.
+    #[inline(never)]
+    pub fn unpin_framebuffer(&self) -> Result<()> {
+        let call = self
+            .interface
+            .unpin_framebuffer
+            .ok_or(STATUS_NOT_SUPPORTED)?;
+        let mut argument = UnpinFramebuffer { adapter: 0 };
+        // SAFETY: the argument structure of this callback.
+        check(unsafe { call(self.interface.device_handle, &raw mut argument) })
+    }
+
+    /// Maps `size` bytes at `offset` of the save area, both whole pages, for
+    /// the CPU: the mapping, and the address of that offset in it.
+    #[inline(never)]
+    pub fn map_framebuffer(&self, offset: usize, size: usize) -> Result<(*mut c_void, *mut u8)> {
+        let call = self.interface.map_framebuffer.ok_or(STATUS_NOT_SUPPORTED)?;
+        let mut argument = MapFramebuffer {
+            adapter: 0,
+            size,
+            offset,
+            base: ptr::null_mut(),
+        };
+        // SAFETY: the argument structure of this callback.
+        check(unsafe { call(self.interface.device_handle, &raw mut argument) })?;
+        if argument.base.is_null() {
+            return Err(STATUS_INSUFFICIENT_RESOURCES);
+        }
+        let start = argument.base.cast::<u8>().wrapping_add(argument.offset);
+        Ok((argument.base, start))
+    }
+
+    /// Undoes [`map_framebuffer`](Self::map_framebuffer).
+    #[inline(never)]
+    pub fn unmap_framebuffer(&self, base: *mut c_void) -> Result<()> {
+        let call = self
+            .interface
+            .unmap_framebuffer
+            .ok_or(STATUS_NOT_SUPPORTED)?;
+        let mut argument = UnmapFramebuffer { adapter: 0, base };
         // SAFETY: the argument structure of this callback.
         check(unsafe { call(self.interface.device_handle, &raw mut argument) })
     }

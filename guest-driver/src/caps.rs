@@ -3,6 +3,8 @@
 use core::ptr;
 
 use crate::nt::Result;
+use crate::power::SAVE_BYTES;
+use crate::spec::dxgk::POINTER_COLOR;
 use crate::spec::nt::{STATUS_BUFFER_TOO_SMALL, STATUS_NOT_SUPPORTED};
 use crate::spec::query::{
     DRIVERCAPS, DriverCaps, FRAMEBUFFERSAVESIZE, FramebufferSaveArea, HARDWARERESERVEDRANGES,
@@ -35,8 +37,12 @@ pub fn query(query: &QueryAdapterInfo) -> Result<()> {
                 virtual_copy_node: 0,
             },
         ),
-        // All pictures live in system memory: nothing to save.
-        FRAMEBUFFERSAVESIZE => answer(query, FramebufferSaveArea { maximum_size: 0 }),
+        FRAMEBUFFERSAVESIZE => answer(
+            query,
+            FramebufferSaveArea {
+                maximum_size: SAVE_BYTES,
+            },
+        ),
         // Nothing but what was allocated through the callbacks.
         HARDWARERESERVEDRANGES => answer(
             query,
@@ -65,6 +71,9 @@ fn driver_caps(query: &QueryAdapterInfo) -> Result<()> {
     let mut caps: DriverCaps = unsafe { core::mem::zeroed() };
     caps.highest_acceptable_address = u64::MAX;
     caps.max_allocation_list_slot_id = 1;
+    caps.max_pointer_width = interface::CURSOR_SIDE;
+    caps.max_pointer_height = interface::CURSOR_SIDE;
+    caps.pointer_caps = POINTER_COLOR;
     caps.scheduling_caps = MULTI_ENGINE_AWARE;
     caps.memory_management_caps = VidMmCaps {
         bits: IOMMU_SECURE_MODE_SUPPORTED,

@@ -1,15 +1,16 @@
 //! DxgkDdiEscape: the private commands of the `interface` crate.
 
-use interface::{CREATE, ESCAPE_SIZE, Escape, FREE, MAGIC, PRESENT, QUERY, VERSION, WAIT};
+use interface::{
+    CREATE, CREATE_BLOB, CURSOR_HIDE, CURSOR_MOVE, CURSOR_SHAPE, DISPLAY, EDID, ESCAPE_SIZE,
+    Escape, FREE, MAGIC, PRESENT, QUERY, RESIZE, SCANOUT, VERSION, WAIT,
+};
 
 use crate::adapter::Adapter;
+use crate::cursor;
 use crate::nt::Result;
-use crate::resource::{self, MAX_RESOURCES};
+use crate::resource::{self, Kind, MAX_RESOURCES};
 use crate::spec::dxgk::EscapeArgument;
-use crate::spec::nt::{
-    STATUS_BUFFER_TOO_SMALL, STATUS_DEVICE_NOT_READY, STATUS_INVALID_PARAMETER,
-    STATUS_NOT_SUPPORTED,
-};
+use crate::spec::nt::{STATUS_BUFFER_TOO_SMALL, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED};
 
 /// Reads, runs and answers one command. The private data is dxgkrnl's
 /// kernel copy of what a user program sent: its address is good, its
@@ -35,29 +36,69 @@ pub fn handle(adapter: &Adapter, argument: &EscapeArgument) -> Result<()> {
 /// Runs one command and fills in its answer.
 #[inline(never)]
 pub fn dispatch(adapter: &Adapter, escape: &mut Escape) -> Result<()> {
-    if escape.command == QUERY {
-        escape.value = MAX_RESOURCES as u64;
-        return Ok(());
-    }
-    let mut state = adapter.state();
-    let state = &mut *state;
-    if state.exclusive {
-        return Err(STATUS_DEVICE_NOT_READY);
-    }
-    let context = adapter.context(&state.device)?;
-    let table = &mut state.resources;
     match escape.command {
-        CREATE => {
-            let (id, pages) = resource::create(&context, table, escape.width, escape.height)?;
-            escape.resource = id;
-            escape.value = pages as u64;
+        QUERY => {
+            escape.value = MAX_RESOURCES as u64;
+            Ok(())
         }
-        PRESENT => {
-            escape.value = resource::present(&context, table, escape.resource, escape.seed)?;
+        DISPLAY => {
+            let (size, heads) = adapter.display(escape.scanout)?;
+            (escape.width, escape.height) = size.unwrap_or_default();
+            escape.value = u64::from(heads);
+            Ok(())
         }
-        WAIT => resource::wait(&context, table, escape.resource)?,
-        FREE => resource::free(&context, table, escape.resource)?,
-        _ => return Err(STATUS_NOT_SUPPORTED),
+        EDID => {
+            let edid = adapter.edid(escape.scanout)?;
+            (escape.width, escape.height) = (edid.width, edid.height);
+            escape.value = edid.length as u64;
+            Ok(())
+        }
+        _ => on_resources(adapter, escape),
     }
-    Ok(())
+}
+
+/// Those that work on resources and cursors.
+#[inline(never)]
+fn on_resources(adapter: &Adapter, escape: &mut Escape) -> Result<()> {
+    #[cfg(feature = "defects")]
+    if escape.command == RESIZE {
+        adapter.resized()?;
+    }
+    adapter.with_resources(|context, table| {
+        let (resource, scanout) = (escape.resource, escape.scanout);
+        let size = (escape.width, escape.height);
+        let at = (escape.x, escape.y);
+        match escape.command {
+            CREATE | CREATE_BLOB => {
+                let kind = if escape.command == CREATE {
+                    Kind::Picture
+                } else {
+                    Kind::Blob
+                };
+                let (id, pages) = resource::create(context, table, kind, scanout, size)?;
+                escape.resource = id;
+                escape.value = pages as u64;
+                Ok(())
+            }
+            PRESENT => {
+                escape.value = resource::present(context, table, resource, escape.seed)?;
+                Ok(())
+            }
+            WAIT => resource::wait(context, table, resource),
+            FREE => resource::free(context, table, resource),
+            RESIZE => {
+                let (id, pages) = resource::resize(context, table, resource, size)?;
+                escape.resource = id;
+                escape.value = pages as u64;
+                Ok(())
+            }
+            SCANOUT => resource::scanout(context, table, resource, scanout),
+            CURSOR_SHAPE => cursor::shape(context, table, scanout, size, at, |x, y| {
+                interface::cursor_pixel(escape.seed, x, y)
+            }),
+            CURSOR_MOVE => cursor::to(context, table, scanout, at),
+            CURSOR_HIDE => cursor::hide(context, table, scanout),
+            _ => Err(STATUS_NOT_SUPPORTED),
+        }
+    })
 }

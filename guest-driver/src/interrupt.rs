@@ -17,13 +17,13 @@ use crate::virtio::Transport;
 pub struct Vectors {
     /// Vector of configuration changes.
     pub config: Option<u16>,
-    /// Vector of the control queue.
+    /// Vector of both queues.
     pub queue: Option<u16>,
 }
 
 impl Vectors {
-    /// Message 0 for configuration changes and 1 for the control queue; 0
-    /// for both when there is one; none with a line interrupt.
+    /// Message 0 for configuration changes and 1 for the queues; 0 for all
+    /// when there is one; none with a line interrupt.
     pub fn new(assigned: &Assigned) -> Self {
         match assigned.messages {
             0 => Self::default(),
@@ -117,7 +117,7 @@ impl Interrupts {
 
     /// The interrupt routine, at DIRQL: whether it was ours.
     #[inline(never)]
-    pub fn interrupt(&self, message: u32, queue: &Queue) -> bool {
+    pub fn interrupt(&self, message: u32, queues: [&Queue; 2]) -> bool {
         #[cfg(feature = "defects")]
         crate::defects::irql::interrupt();
         self.guarded(|| {
@@ -127,7 +127,7 @@ impl Interrupts {
                 if message == self.config_message.load(Ordering::Relaxed) {
                     self.config_changed.store(true, Ordering::Release);
                     self.request_dpc();
-                } else if queue.has_completions() {
+                } else if queues.iter().any(|queue| queue.has_completions()) {
                     self.request_dpc();
                 }
                 return true;
@@ -160,14 +160,16 @@ impl Interrupts {
 
     /// The DPC, at DISPATCH_LEVEL.
     #[inline(never)]
-    pub fn deferred(&self, queue: &Queue) {
+    pub fn deferred(&self, queues: [&Queue; 2]) {
         #[cfg(feature = "defects")]
         crate::defects::irql::deferred();
         self.guarded(|| {
             if self.config_changed.swap(false, Ordering::AcqRel) {
                 self.acknowledge_events();
             }
-            queue.complete();
+            for queue in queues {
+                queue.complete();
+            }
         });
     }
 

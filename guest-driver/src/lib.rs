@@ -20,6 +20,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod edid;
 pub mod ring;
 pub mod spec;
 
@@ -29,6 +30,8 @@ pub mod adapter;
 pub mod callbacks;
 #[cfg(windows)]
 pub mod caps;
+#[cfg(windows)]
+pub mod cursor;
 #[cfg(windows)]
 pub mod ddi;
 #[cfg(all(windows, feature = "defects"))]
@@ -42,9 +45,13 @@ pub mod interrupt;
 #[cfg(windows)]
 pub mod memory;
 #[cfg(windows)]
+pub mod mutations;
+#[cfg(windows)]
 pub mod nt;
 #[cfg(windows)]
 pub mod pci;
+#[cfg(windows)]
+pub mod power;
 #[cfg(windows)]
 pub mod queue;
 #[cfg(windows)]

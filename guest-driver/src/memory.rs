@@ -38,15 +38,22 @@ impl Contiguous {
         let allocate =
             || crate::defects::buffers::allocate(callbacks, bytes).unwrap_or_else(allocate);
         let (handle, base) = allocate()?;
-        // SAFETY: fresh memory of that size; its contents are undefined, and
-        // the device must not see what was there before.
-        unsafe { ptr::write_bytes(base, 0, bytes) };
-        Ok(Self {
+        let block = Self {
             handle,
             base,
             device_address: device_address(base),
             bytes,
-        })
+        };
+        // Its contents are undefined, and the device must not see what was
+        // there before.
+        block.clear();
+        Ok(block)
+    }
+
+    /// Zeroes it; nobody else may be using it.
+    pub fn clear(&self) {
+        // SAFETY: memory of that size, ours until `release`.
+        unsafe { ptr::write_bytes(self.base, 0, self.bytes) }
     }
 
     /// Gives it back; the device must be done with it.
@@ -85,6 +92,24 @@ impl Pages {
         // list would put the device where it must not be.
         if count as usize != bytes || offset != 0 {
             let _ = pages.release(callbacks);
+            return Err(STATUS_INSUFFICIENT_RESOURCES);
+        }
+        Ok(pages)
+    }
+
+    /// The pinned pages of the frame buffer's save area, at least `bytes` of
+    /// them; they are unpinned, never released.
+    #[inline(never)]
+    pub fn pinned(callbacks: &Callbacks, bytes: usize) -> Result<Self> {
+        let mdl = callbacks.pin_framebuffer(bytes)?;
+        let pages = Self {
+            handle: ptr::null_mut(),
+            mdl,
+        };
+        // SAFETY: dxgkrnl returned a live MDL.
+        let (count, offset) = unsafe { ((*mdl).byte_count, (*mdl).byte_offset) };
+        if (count as usize) < bytes || offset != 0 {
+            let _ = callbacks.unpin_framebuffer();
             return Err(STATUS_INSUFFICIENT_RESOURCES);
         }
         Ok(pages)
@@ -162,6 +187,17 @@ impl Pages {
         #[cfg(feature = "defects")]
         let _held = crate::defects::irql::table_lock(crate::defects::Defect::IrqlFree);
         callbacks.free_pages(self.handle)
+    }
+}
+
+/// A contiguous block as the one entry of a backing.
+impl From<&Contiguous> for MemEntry {
+    fn from(block: &Contiguous) -> Self {
+        Self {
+            address: block.device_address,
+            length: block.bytes as u32,
+            padding: 0,
+        }
     }
 }
 

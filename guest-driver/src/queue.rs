@@ -1,8 +1,8 @@
-//! The control queue: many requests outstanding, completed by the DPC or by
-//! polling.
+//! The control queue and the cursor queue: many requests outstanding,
+//! completed by the DPC or by polling.
 //!
-//! Every request belongs to a *group*: the frames of one resource, or the
-//! one synchronous command of the moment (callers hold the adapter's
+//! Every request belongs to a *group*: the frames of one place for a
+//! resource, or the one synchronous command of the moment (callers hold the adapter's
 //! mutex). A group counts what is outstanding; its event is signaled while
 //! that is zero.
 
@@ -11,31 +11,52 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, Ordering};
 
 use crate::memory::Contiguous;
 use crate::nt::{Result, log};
-use crate::resource::MAX_RESOURCES;
+use crate::resource::PLACES;
 use crate::ring::{Buffers, Layout, Ring};
-use crate::spec::gpu::{CONTROL_QUEUE, Header, RESP_ERR_FIRST, RESP_OK_NODATA};
+use crate::spec::gpu::{CURSOR_QUEUE, Header, RESP_ERR_FIRST, RESP_OK_NODATA};
 use crate::spec::nt::{
     STATUS_DEVICE_HARDWARE_ERROR, STATUS_DEVICE_NOT_READY, STATUS_INSUFFICIENT_RESOURCES,
     STATUS_INVALID_PARAMETER, STATUS_IO_DEVICE_ERROR, STATUS_IO_TIMEOUT,
 };
 use crate::sync::{Event, SpinLock};
 
-/// Entries of the queue at most; the ring then fits a page.
+#[cfg(feature = "defects")]
+#[path = "defects/queue.rs"]
+mod planted;
+
+/// Entries of the control queue at most; the ring then fits a page.
 pub const QUEUE_SIZE: u16 = 64;
+/// Entries of the cursor queue at most: a cursor command of each scanout.
+pub const CURSOR_QUEUE_SIZE: u16 = 16;
 /// Request slots at most.
 const SLOTS: usize = QUEUE_SIZE as usize / 2;
 /// Bytes of a slot's request, and of its response after it.
 pub const REQUEST_BYTES: usize = 512;
-/// Bytes of a slot's response.
-pub const RESPONSE_BYTES: usize = 512;
+/// Bytes of a slot's response: the longest is an EDID's.
+pub const RESPONSE_BYTES: usize = 1536;
+const _: () = assert!(crate::spec::gpu::EDID_RESPONSE_SIZE <= RESPONSE_BYTES);
 const SLOT_BYTES: usize = REQUEST_BYTES + RESPONSE_BYTES;
-/// Bytes of the command buffer: all slots.
+/// Bytes of the control queue's command buffer when it has all entries.
 pub const COMMAND_BYTES: usize = SLOTS * SLOT_BYTES;
 
+/// Bytes of a queue's command buffer: all its slots.
+pub const fn command_bytes(layout: &Layout) -> usize {
+    slots(layout) * SLOT_BYTES
+}
+
+/// Request slots of a queue.
+const fn slots(layout: &Layout) -> usize {
+    if layout.slots() < SLOTS {
+        layout.slots()
+    } else {
+        SLOTS
+    }
+}
+
 /// The group of synchronous commands; the groups before it are the
-/// resources'.
-pub const SYNCHRONOUS: usize = MAX_RESOURCES;
-const GROUPS: usize = MAX_RESOURCES + 1;
+/// resources' places.
+pub const SYNCHRONOUS: usize = PLACES;
+const GROUPS: usize = PLACES + 1;
 
 /// Five seconds, the time after which a device counts as dead (Windows'
 /// own timeout for a GPU is two).
@@ -50,9 +71,9 @@ pub enum Body<'a> {
     Inline(&'a [u8]),
     /// In a buffer of its own, which stays until completion.
     External {
-        /// The buffer.
-        buffer: &'a Contiguous,
-        /// Bytes of it in use.
+        /// Device address of the request.
+        address: u64,
+        /// Its bytes.
         bytes: u32,
     },
 }
@@ -74,8 +95,10 @@ struct Flight {
     groups: [u8; SLOTS],
 }
 
-/// The control queue. Lives in the adapter's block.
+/// A queue. Lives in the adapter's block.
 pub struct Queue {
+    /// Its number (§5.7.2).
+    number: u16,
     flight: SpinLock<Option<Flight>>,
     groups: [Group; GROUPS],
     /// Where the device writes its used index; null while stopped.
@@ -89,9 +112,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue that is not running.
-    pub const fn new() -> Self {
+    /// Queue `number`, not running.
+    pub const fn new(number: u16) -> Self {
         Self {
+            number,
             flight: SpinLock::new(None),
             groups: [const {
                 Group {
@@ -115,6 +139,11 @@ impl Queue {
         }
     }
 
+    /// Whether it was started.
+    pub fn is_running(&self) -> bool {
+        !self.used_index.load(Ordering::Acquire).is_null()
+    }
+
     /// Starts over memory that the device was told about.
     #[inline(never)]
     pub fn start(
@@ -135,7 +164,7 @@ impl Queue {
         self.broken.store(false, Ordering::Relaxed);
         self.last_used.store(0, Ordering::Relaxed);
         self.doorbell.store(doorbell, Ordering::Relaxed);
-        let slots = layout.slots().min(SLOTS);
+        let slots = slots(&layout);
         let used_index = ring.used_index();
         *self.flight.lock() = Some(Flight {
             ring,
@@ -198,7 +227,7 @@ impl Queue {
         let doorbell = self.doorbell.load(Ordering::Relaxed);
         if !doorbell.is_null() {
             // SAFETY: a mapped register; cleared before it is unmapped.
-            unsafe { ptr::write_volatile(doorbell, CONTROL_QUEUE) }
+            unsafe { ptr::write_volatile(doorbell, self.number) }
         }
     }
 
@@ -280,7 +309,10 @@ impl Queue {
             };
             let group = &self.groups[usize::from(flight.groups[slot]) % GROUPS];
             let kind = flight.response_kind(slot);
-            if !(RESP_OK_NODATA..RESP_ERR_FIRST).contains(&kind) {
+            // There are devices that answer cursor commands with nothing but
+            // the used element: the slot then holds what `fill` put there.
+            let silent = kind == 0 && self.number == CURSOR_QUEUE;
+            if !silent && !(RESP_OK_NODATA..RESP_ERR_FIRST).contains(&kind) {
                 let _ = group.error.compare_exchange(
                     0,
                     kind.max(1),
@@ -337,12 +369,6 @@ impl Queue {
     }
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Flight {
     /// Takes a free slot for each place, or none at all.
     fn claim(&mut self, slots: &mut [usize]) -> Result<()> {
@@ -374,7 +400,7 @@ impl Flight {
                 unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), base, bytes.len()) };
                 (address, bytes.len() as u32)
             }
-            Body::External { buffer, bytes } => (buffer.device_address, bytes),
+            Body::External { address, bytes } => (address, bytes),
         };
         Buffers {
             request,

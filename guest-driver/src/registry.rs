@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use crate::nt::{Result, ZwClose, ZwOpenKey, ZwQueryValueKey, check, unicode, wide};
-#[cfg(feature = "defects")]
+#[cfg(any(feature = "defects", feature = "mutations"))]
 use crate::spec::nt::REG_SZ;
 use crate::spec::nt::{
     KEY_READ, KEY_VALUE_PARTIAL, KeyValuePartial, OBJ_CASE_INSENSITIVE, OBJ_KERNEL_HANDLE,
@@ -20,14 +20,14 @@ pub struct Settings {
 }
 
 /// A short text value, ASCII; anything else in it reads as '?'.
-#[cfg(feature = "defects")]
+#[cfg(any(feature = "defects", feature = "mutations"))]
 #[derive(Clone, Copy)]
 pub struct Text {
     bytes: [u8; VALUE_CAPACITY / 2],
     length: usize,
 }
 
-#[cfg(feature = "defects")]
+#[cfg(any(feature = "defects", feature = "mutations"))]
 impl Text {
     /// The characters.
     pub fn as_bytes(&self) -> &[u8] {
@@ -41,6 +41,8 @@ pub fn settings(path: &UnicodeString) -> Result<Settings> {
     let Some(key) = Key::open(path) else {
         return Ok(Settings::default());
     };
+    #[cfg(feature = "mutations")]
+    crate::mutations::choose(key.text(&unicode(wide!("Mutation"))))?;
     // `Defect`, REG_SZ.
     #[cfg(feature = "defects")]
     crate::defects::choose(key.text(&unicode(wide!("Defect"))))?;
@@ -98,7 +100,7 @@ impl Key {
         Some(u32::from_le_bytes([a, b, c, d]))
     }
 
-    #[cfg(feature = "defects")]
+    #[cfg(any(feature = "defects", feature = "mutations"))]
     fn text(&self, name: &UnicodeString) -> Option<Text> {
         let value = self.value(name)?;
         if value.kind != REG_SZ {

@@ -7,12 +7,16 @@
 //! until the device was reset.
 
 use crate::callbacks::Callbacks;
-use crate::gpu;
+use crate::cursor;
+use crate::gpu::{self, CursorState, FRAME_COMMAND_BYTES, Frame, HEADS};
 use crate::memory::{Contiguous, Pages};
+use crate::mutations::undo;
 use crate::nt::{Result, log};
 use crate::queue::Queue;
+use crate::spec::gpu::{FORMAT_B8G8R8A8, FORMAT_B8G8R8X8};
 use crate::spec::nt::{
     PAGE_SIZE, STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_PARAMETER, STATUS_IO_TIMEOUT,
+    STATUS_NOT_SUPPORTED,
 };
 
 #[cfg(feature = "defects")]
@@ -21,49 +25,117 @@ mod planted;
 
 /// Resources that exist at a time.
 pub const MAX_RESOURCES: usize = 8;
+/// The place where a resize builds the new resource.
+const SPARE: usize = MAX_RESOURCES;
+/// The places of the cursors' pictures, by scanout.
+pub(crate) const CURSORS: usize = MAX_RESOURCES + 1;
+/// Places for resources in all; the index of one is its queue group.
+pub const PLACES: usize = CURSORS + HEADS;
 /// Pixels a row, and rows, at most.
 const MAX_SIDE: u32 = 4096;
 /// Backing pages of a resource at most: 64 MiB, what 4096 x 4096 takes.
 const MAX_PAGES: usize = 16384;
 
+/// What a resource is to the device.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A 2D resource that scanouts show.
+    #[default]
+    Picture,
+    /// A blob in guest memory that scanouts show.
+    Blob,
+    /// A 2D resource with the picture of a cursor.
+    Cursor,
+}
+
 /// What the device knows of a resource.
 #[derive(Clone, Copy, Default)]
-struct DeviceState {
-    created: bool,
-    attached: bool,
-    scanout: bool,
+pub(crate) struct DeviceState {
+    pub created: bool,
+    pub attached: bool,
+    /// Scanouts that show it, a bit each.
+    pub scanouts: u32,
 }
 
 /// One resource, or a free place for one (id 0).
 #[derive(Clone, Copy, Default)]
 pub struct Resource {
     /// Id in the device; never used twice between start and stop.
-    id: u32,
-    width: u32,
-    height: u32,
-    pages: Option<Pages>,
+    pub(crate) id: u32,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) kind: Kind,
+    pub(crate) pages: Option<Pages>,
     /// Kernel address of the pages; null while unmapped.
-    address: usize,
-    device: DeviceState,
+    pub(crate) address: usize,
+    pub(crate) device: DeviceState,
+    /// The commands of its frames, which the device reads.
+    pub(crate) commands: Option<Contiguous>,
     /// A long attach command that the device may still read.
-    attach_command: Option<Contiguous>,
+    pub(crate) attach_command: Option<Contiguous>,
 }
 
 // SAFETY: the pointers in it are kernel addresses, valid in every thread.
 unsafe impl Send for Resource {}
+
+impl Resource {
+    /// Bytes of its picture.
+    pub(crate) fn bytes(&self) -> usize {
+        self.width as usize * self.height as usize * 4
+    }
+
+    /// Its whole picture as a frame of queue group `group`.
+    pub(crate) fn frame(&self, group: usize) -> Result<Frame<'_>> {
+        let commands = self.commands.as_ref().ok_or(STATUS_INVALID_PARAMETER)?;
+        Ok(Frame {
+            commands,
+            group,
+            resource: self.id,
+            top: 0,
+            width: self.width,
+            height: self.height,
+        })
+    }
+
+    /// Writes `pixel(x, y)` everywhere. The device must be done with the
+    /// frame before, or read it on purpose while it changes (a blob).
+    pub(crate) fn draw(&mut self, pixel: impl Fn(u32, u32) -> u32) {
+        if self.address == 0 || self.width == 0 {
+            return;
+        }
+        let pixels = self.width as usize * self.height as usize;
+        #[cfg(feature = "defects")]
+        let pixels = crate::defects::pages::drawn(pixels);
+        // SAFETY: the mapping holds at least width x height pixels of 4
+        // bytes and stays while we hold the adapter's mutex.
+        let frame = unsafe { core::slice::from_raw_parts_mut(self.address as *mut u32, pixels) };
+        for (row, y) in frame.chunks_exact_mut(self.width as usize).zip(0..) {
+            for (place, x) in row.iter_mut().zip(0..) {
+                *place = pixel(x, y);
+            }
+        }
+    }
+}
 
 /// What the functions here work with.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The control queue.
     pub queue: &'a Queue,
+    /// The cursor queue.
+    pub cursor: &'a Queue,
     /// dxgkrnl.
     pub callbacks: &'a Callbacks,
+    /// Scanouts that are driven.
+    pub heads: u32,
+    /// Whether the device has blobs.
+    pub blobs: bool,
 }
 
 /// All resources of an adapter; the index of one is its queue group.
 pub struct Table {
-    resources: [Resource; MAX_RESOURCES],
+    pub(crate) resources: [Resource; PLACES],
+    pub(crate) cursors: [CursorState; HEADS],
     next_id: u32,
     next_fence: u64,
 }
@@ -75,28 +147,46 @@ impl Table {
             id: 0,
             width: 0,
             height: 0,
+            kind: Kind::Picture,
             pages: None,
             address: 0,
             device: DeviceState {
                 created: false,
                 attached: false,
-                scanout: false,
+                scanouts: 0,
             },
+            commands: None,
             attach_command: None,
         };
+        const NO_CURSOR: CursorState = CursorState {
+            scanout: 0,
+            resource: 0,
+            at: (0, 0),
+            hot: (0, 0),
+        };
         Self {
-            resources: [FREE; MAX_RESOURCES],
+            resources: [FREE; PLACES],
+            cursors: [NO_CURSOR; HEADS],
             next_id: 1,
             next_fence: 1,
         }
     }
 
+    /// A resource that was created by Escape.
     fn find(&mut self, id: u32) -> Result<(usize, &mut Resource)> {
         self.resources
             .iter_mut()
+            .take(MAX_RESOURCES)
             .enumerate()
             .find(|(_, resource)| id != 0 && resource.id == id)
             .ok_or(STATUS_INVALID_PARAMETER)
+    }
+
+    /// The next frame's fence.
+    pub(crate) fn fence(&mut self) -> u64 {
+        let fence = self.next_fence;
+        self.next_fence = fence.wrapping_add(1);
+        fence
     }
 }
 
@@ -106,50 +196,74 @@ impl Default for Table {
     }
 }
 
-/// Creates a resource and shows it: its id and its number of pages.
+/// Creates a resource and shows it on `scanout`: its id and its number of
+/// pages.
 #[inline(never)]
 pub fn create(
     context: &Context<'_>,
     table: &mut Table,
-    width: u32,
-    height: u32,
+    kind: Kind,
+    scanout: u32,
+    size: (u32, u32),
 ) -> Result<(u32, usize)> {
-    if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE {
-        return Err(STATUS_INVALID_PARAMETER);
-    }
-    let pages = (width as usize * height as usize * 4).div_ceil(PAGE_SIZE);
-    if pages > MAX_PAGES {
+    if scanout >= context.heads {
         return Err(STATUS_INVALID_PARAMETER);
     }
     #[cfg(feature = "defects")]
-    if let Some(result) = planted::create_from_cache(context, table, width, height) {
+    if let Some(result) = planted::create_from_cache(context, table, size.0, size.1) {
         return result;
     }
     let index = table
         .resources
         .iter()
+        .take(MAX_RESOURCES)
         .position(|resource| resource.id == 0)
         .ok_or(STATUS_INSUFFICIENT_RESOURCES)?;
+    let pages = begin(context, table, index, kind, size, 1 << scanout)?;
+    Ok((table.resources[index].id, pages))
+}
+
+/// Makes a resource at a free place and shows it on `scanouts`: its number
+/// of pages. On failure the place is free again, unless the device holds on
+/// to its pages.
+#[inline(never)]
+pub(crate) fn begin(
+    context: &Context<'_>,
+    table: &mut Table,
+    index: usize,
+    kind: Kind,
+    (width, height): (u32, u32),
+    scanouts: u32,
+) -> Result<usize> {
+    if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE {
+        return Err(STATUS_INVALID_PARAMETER);
+    }
+    if kind == Kind::Blob && !context.blobs {
+        return Err(STATUS_NOT_SUPPORTED);
+    }
+    let pages = (width as usize * height as usize * 4).div_ceil(PAGE_SIZE);
+    if pages > MAX_PAGES {
+        return Err(STATUS_INVALID_PARAMETER);
+    }
     let id = table.next_id;
-    table.next_id = table.next_id.wrapping_add(1).max(1);
+    table.next_id = id.wrapping_add(1).max(1);
     let resource = &mut table.resources[index];
     *resource = Resource {
         id,
         width,
         height,
+        kind,
         ..Resource::default()
     };
-    if let Err(status) = build(context, resource, pages * PAGE_SIZE) {
+    let result = build(context, resource, pages * PAGE_SIZE)
+        .and_then(|()| show_on(context, table, index, scanouts));
+    if let Err(status) = result {
         log!("resource %u was not created: 0x%x", id, status);
         // On failure the place stays taken: the device still holds pages.
-        let _ = retire_and_release(context, index, resource);
+        let _ = give_back(context, table, index);
         return Err(status);
     }
-    // A scanout shows one resource: the one before lost it.
-    for (other, resource) in table.resources.iter_mut().enumerate() {
-        resource.device.scanout = other == index;
-    }
-    Ok((id, pages))
+    Ok(pages)
 }
 
 /// Takes what a resource needs, recording each step.
@@ -158,20 +272,132 @@ fn build(context: &Context<'_>, resource: &mut Resource, bytes: usize) -> Result
     let pages = Pages::allocate(context.callbacks, bytes)?;
     resource.pages = Some(pages);
     resource.address = pages.map()? as usize;
-    gpu::resource_create_2d(context.queue, resource.id, resource.width, resource.height)
-        .inspect_err(|&status| resource.device.created = status == STATUS_IO_TIMEOUT)?;
-    resource.device.created = true;
-    // Recorded before it is sent: after a timeout the device may have it.
-    resource.device.attached = true;
-    gpu::resource_attach_backing(
+    let commands = Contiguous::allocate(context.callbacks, FRAME_COMMAND_BYTES)?;
+    resource.commands = Some(commands);
+    create_in_device(context, resource)?;
+    attach(context, resource)
+}
+
+/// Creates the device's side of a resource; a blob gets its backing with it.
+#[inline(never)]
+pub(crate) fn create_in_device(context: &Context<'_>, resource: &mut Resource) -> Result<()> {
+    let pages = resource.pages.ok_or(STATUS_INVALID_PARAMETER)?;
+    let (queue, id) = (context.queue, resource.id);
+    let (width, height) = (resource.width, resource.height);
+    let result = match resource.kind {
+        Kind::Picture => gpu::resource_create_2d(queue, id, FORMAT_B8G8R8X8, width, height),
+        Kind::Cursor => gpu::resource_create_2d(queue, id, FORMAT_B8G8R8A8, width, height),
+        Kind::Blob => gpu::resource_create_blob(
+            queue,
+            context.callbacks,
+            id,
+            &pages,
+            &mut resource.attach_command,
+        ),
+    };
+    // After a timeout the device may have it.
+    resource.device.created = matches!(result, Ok(()) | Err(STATUS_IO_TIMEOUT));
+    result
+}
+
+/// Gives the device the pages, unless it has them since the creation.
+#[inline(never)]
+pub(crate) fn attach(context: &Context<'_>, resource: &mut Resource) -> Result<()> {
+    if resource.kind == Kind::Blob {
+        return Ok(());
+    }
+    let pages = resource.pages.ok_or(STATUS_INVALID_PARAMETER)?;
+    let result = gpu::resource_attach_backing(
         context.queue,
         context.callbacks,
         resource.id,
         &pages,
         &mut resource.attach_command,
-    )
-    .inspect_err(|&status| resource.device.attached = status == STATUS_IO_TIMEOUT)?;
-    gpu::set_scanout(context.queue, resource.id, resource.width, resource.height)
+    );
+    resource.device.attached = matches!(result, Ok(()) | Err(STATUS_IO_TIMEOUT));
+    result
+}
+
+/// Shows the resource at `index` on each of `scanouts`; what was there lost
+/// them.
+pub(crate) fn show_on(
+    context: &Context<'_>,
+    table: &mut Table,
+    index: usize,
+    scanouts: u32,
+) -> Result<()> {
+    for scanout in (0..context.heads).filter(|scanout| scanouts & 1 << scanout != 0) {
+        let resource = &table.resources[index];
+        let (id, width, height) = (resource.id, resource.width, resource.height);
+        match resource.kind {
+            Kind::Picture => gpu::set_scanout(context.queue, scanout, id, width, height)?,
+            Kind::Blob => gpu::set_scanout_blob(context.queue, scanout, id, width, height)?,
+            Kind::Cursor => return Err(STATUS_INVALID_PARAMETER),
+        }
+        for (other, resource) in table.resources.iter_mut().enumerate() {
+            if other == index {
+                resource.device.scanouts |= 1 << scanout;
+            } else {
+                resource.device.scanouts &= !(1 << scanout);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Shows a resource, or with id 0 nothing, on `scanout`.
+#[inline(never)]
+pub fn scanout(context: &Context<'_>, table: &mut Table, id: u32, scanout: u32) -> Result<()> {
+    if scanout >= context.heads {
+        return Err(STATUS_INVALID_PARAMETER);
+    }
+    if id == 0 {
+        gpu::set_scanout(context.queue, scanout, 0, 0, 0)?;
+        for resource in &mut table.resources {
+            resource.device.scanouts &= !(1 << scanout);
+        }
+        return Ok(());
+    }
+    let (index, _) = table.find(id)?;
+    show_on(context, table, index, 1 << scanout)
+}
+
+/// Replaces a resource by one of another size: the new id and its number of
+/// pages. A resource of the device has one size for life, so the new one is
+/// built beside the old one, takes its scanouts, and then the old one goes,
+/// with its pages and its command block.
+#[inline(never)]
+pub fn resize(
+    context: &Context<'_>,
+    table: &mut Table,
+    id: u32,
+    size: (u32, u32),
+) -> Result<(u32, usize)> {
+    let (index, old) = table.find(id)?;
+    let (kind, scanouts) = (old.kind, old.device.scanouts);
+    if table.resources[SPARE].id != 0 {
+        // An old one that the device did not let go of is there.
+        return Err(STATUS_INSUFFICIENT_RESOURCES);
+    }
+    undo!("resize-wait", wait_for_frames(context, index))?;
+    if let Err(status) = begin(context, table, SPARE, kind, size, scanouts) {
+        // It may have taken a scanout before it failed.
+        let lost = scanouts & !table.resources[index].device.scanouts;
+        let _ = show_on(context, table, index, lost);
+        return Err(status);
+    }
+    // Nothing of either is in flight, so the groups that go with the places
+    // are both idle.
+    table.resources.swap(index, SPARE);
+    if let Err(status) = give_back(context, table, SPARE) {
+        log!(
+            "the resized resource %u stays until the reset: 0x%x",
+            id,
+            status
+        );
+    }
+    let resource = &table.resources[index];
+    Ok((resource.id, resource.bytes().div_ceil(PAGE_SIZE)))
 }
 
 /// Draws frame `seed` and queues it: its fence. Waits for the frame before,
@@ -180,36 +406,28 @@ fn build(context: &Context<'_>, resource: &mut Resource, bytes: usize) -> Result
 pub fn present(context: &Context<'_>, table: &mut Table, id: u32, seed: u64) -> Result<u64> {
     let fence = table.next_fence;
     let (index, resource) = table.find(id)?;
-    if resource.address == 0 || !resource.device.attached {
+    if resource.address == 0 || !resource.device.created {
         return Err(STATUS_INVALID_PARAMETER);
     }
-    context.queue.wait(index)?;
-    draw(resource, seed);
-    gpu::queue_frame(
-        context.queue,
-        index,
-        id,
-        resource.width,
-        resource.height,
-        fence,
-    )?;
-    table.next_fence = fence.wrapping_add(1);
+    undo!("present-wait", context.queue.wait(index))?;
+    resource.draw(|x, y| interface::pixel(seed, x, y));
+    queue_frame(context, resource, index, fence)?;
+    table.fence();
     Ok(fence)
 }
 
-/// Writes the picture of `seed` into the backing.
-#[inline(never)]
-fn draw(resource: &Resource, seed: u64) {
-    let pixels = resource.width as usize * resource.height as usize;
-    #[cfg(feature = "defects")]
-    let pixels = crate::defects::pages::drawn(pixels);
-    // SAFETY: the mapping holds at least width x height pixels of 4 bytes,
-    // and the device is done with the frame before.
-    let frame = unsafe { core::slice::from_raw_parts_mut(resource.address as *mut u32, pixels) };
-    for (row, y) in frame.chunks_exact_mut(resource.width as usize).zip(0..) {
-        for (place, x) in row.iter_mut().zip(0..) {
-            *place = interface::pixel(seed, x, y);
-        }
+/// Queues what shows a resource's pixels as they are.
+pub(crate) fn queue_frame(
+    context: &Context<'_>,
+    resource: &Resource,
+    index: usize,
+    fence: u64,
+) -> Result<()> {
+    let frame = resource.frame(index)?;
+    match resource.kind {
+        Kind::Picture => gpu::queue_frame(context.queue, &frame, fence),
+        Kind::Blob => gpu::queue_flush(context.queue, &frame, fence),
+        Kind::Cursor => gpu::queue_transfer(context.queue, &frame),
     }
 }
 
@@ -218,6 +436,15 @@ fn draw(resource: &Resource, seed: u64) {
 pub fn wait(context: &Context<'_>, table: &mut Table, id: u32) -> Result<()> {
     let (index, _) = table.find(id)?;
     context.queue.wait(index)
+}
+
+/// Waits until a group is idle. A frame that failed is over as well; one
+/// that hangs is not.
+fn wait_for_frames(context: &Context<'_>, index: usize) -> Result<()> {
+    match context.queue.wait(index) {
+        Err(STATUS_IO_TIMEOUT) => Err(STATUS_IO_TIMEOUT),
+        _ => Ok(()),
+    }
 }
 
 /// Gives a resource back: its frames, its backing, its id, its pages, in
@@ -232,60 +459,90 @@ pub fn free(context: &Context<'_>, table: &mut Table, id: u32) -> Result<()> {
     retire_and_release(context, index, resource)
 }
 
+/// Gives back what is at a place, the cursor's picture only after no command
+/// of the cursor queue names it any more.
+pub(crate) fn give_back(context: &Context<'_>, table: &mut Table, index: usize) -> Result<()> {
+    if index >= CURSORS {
+        undo!(
+            "cursor-hide",
+            cursor::take_off(context, table, index - CURSORS)
+        )?;
+    }
+    retire_and_release(context, index, &mut table.resources[index])
+}
+
 fn retire_and_release(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
     retire(context, index, resource)?;
+    let commands = release_commands(context.callbacks, resource);
     let released = release_pages(context.callbacks, resource);
     resource.id = 0;
-    released
+    released.and(commands)
 }
 
 /// Takes a resource from the device. On `Ok` the device acknowledged the
 /// detach, and its pages may go back.
 #[inline(never)]
 fn retire(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
-    // A frame that failed is over as well; one that hangs is not.
-    if let Err(STATUS_IO_TIMEOUT) = context.queue.wait(index) {
-        return Err(STATUS_IO_TIMEOUT);
-    }
-    if resource.device.scanout {
-        gpu::set_scanout(context.queue, 0, 0, 0)?;
-        resource.device.scanout = false;
+    undo!("free-wait", wait_for_frames(context, index))?;
+    for scanout in 0..context.heads {
+        if resource.device.scanouts & 1 << scanout != 0 {
+            undo!(
+                "free-scanout-off",
+                gpu::set_scanout(context.queue, scanout, 0, 0, 0)
+            )?;
+            resource.device.scanouts &= !(1 << scanout);
+        }
     }
     if resource.device.attached {
-        gpu::resource_detach_backing(context.queue, resource.id)?;
+        undo!(
+            "free-detach",
+            gpu::resource_detach_backing(context.queue, resource.id)
+        )?;
         resource.device.attached = false;
     }
     if resource.device.created {
-        gpu::resource_unref(context.queue, resource.id)?;
+        // This is also what takes the pages from a blob.
+        undo!(
+            "free-unref",
+            gpu::resource_unref(context.queue, resource.id)
+        )?;
         resource.device.created = false;
     }
     Ok(())
 }
 
-/// Unmaps the pages and gives them to dxgkrnl.
+/// Gives back the blocks that the device reads commands from.
 #[inline(never)]
-fn release_pages(callbacks: &Callbacks, resource: &mut Resource) -> Result<()> {
+pub(crate) fn release_commands(callbacks: &Callbacks, resource: &mut Resource) -> Result<()> {
     let mut result = Ok(());
     if let Some(buffer) = resource.attach_command.take() {
-        result = buffer.release(callbacks);
+        result = undo!("attach-command-free", buffer.release(callbacks));
     }
+    if let Some(block) = resource.commands.take() {
+        result = undo!("frame-commands-free", block.release(callbacks)).and(result);
+    }
+    result
+}
+
+/// Unmaps the pages and gives them to dxgkrnl.
+#[inline(never)]
+pub(crate) fn release_pages(callbacks: &Callbacks, resource: &mut Resource) -> Result<()> {
     let Some(pages) = resource.pages.take() else {
-        return result;
+        return Ok(());
     };
     if resource.address != 0 {
-        pages.unmap(resource.address as *mut u8);
+        undo!("free-unmap", pages.unmap(resource.address as *mut u8));
         resource.address = 0;
     }
-    pages.release(callbacks).and(result)
+    undo!("free-pages", pages.release(callbacks))
 }
 
 /// Gives back every resource that the device lets go of.
 #[inline(never)]
 pub fn free_all(context: &Context<'_>, table: &mut Table) {
-    for index in 0..MAX_RESOURCES {
-        let resource = &mut table.resources[index];
-        if resource.id != 0 {
-            let _ = retire_and_release(context, index, resource);
+    for index in 0..PLACES {
+        if table.resources[index].id != 0 {
+            let _ = give_back(context, table, index);
         }
     }
 }
@@ -296,8 +553,9 @@ pub fn free_all(context: &Context<'_>, table: &mut Table) {
 pub fn release_all(callbacks: &Callbacks, table: &mut Table) {
     for resource in &mut table.resources {
         if resource.id != 0 {
+            let _ = release_commands(callbacks, resource);
             let _ = release_pages(callbacks, resource);
-            *resource = Resource::default();
+            resource.id = 0;
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::callbacks::Callbacks;
 use crate::nt::{Result, log};
 use crate::pci::{Assigned, Function, Location};
 use crate::ring::Layout;
+use crate::spec::gpu::{F_EDID, F_RESOURCE_BLOB};
 use crate::spec::nt::{STATUS_DEVICE_CONFIGURATION_ERROR, STATUS_IO_TIMEOUT, STATUS_NOT_SUPPORTED};
 use crate::spec::pci::BARS;
 use crate::spec::virtio::{
@@ -187,9 +188,10 @@ impl Transport {
         Err(STATUS_IO_TIMEOUT)
     }
 
-    /// ACKNOWLEDGE, DRIVER and the features (§3.1.1 steps 2 to 6).
+    /// ACKNOWLEDGE, DRIVER and the features (§3.1.1 steps 2 to 6): those
+    /// that were taken.
     #[inline(never)]
-    pub fn negotiate(&self) -> Result<()> {
+    pub fn negotiate(&self) -> Result<u64> {
         self.add_status(STATUS_ACKNOWLEDGE);
         self.add_status(STATUS_DRIVER);
         let offered = self.offered_features();
@@ -200,7 +202,7 @@ impl Transport {
         // ACCESS_PLATFORM says that addresses go through the IOMMU. Ours are
         // right in an isolation domain either way, so it is taken when
         // offered and not demanded.
-        let wanted = F_VERSION_1 | (offered & F_ACCESS_PLATFORM);
+        let wanted = F_VERSION_1 | (offered & (F_ACCESS_PLATFORM | F_EDID | F_RESOURCE_BLOB));
         self.common.write(common::DRIVER_FEATURE_SELECT, 0u32);
         self.common.write(common::DRIVER_FEATURE, wanted as u32);
         self.common.write(common::DRIVER_FEATURE_SELECT, 1u32);
@@ -210,7 +212,7 @@ impl Transport {
         if self.status() & STATUS_FEATURES_OK == 0 {
             return Err(STATUS_NOT_SUPPORTED);
         }
-        Ok(())
+        Ok(wanted)
     }
 
     fn offered_features(&self) -> u64 {

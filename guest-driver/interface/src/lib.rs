@@ -7,16 +7,18 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod mutations;
+
 /// `Escape::magic`: "DMSN" in memory order.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"DMSN");
 /// `Escape::version` of this layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Does the driver speak this interface? Fills `value` with the number of
 /// resources it can hold.
 pub const QUERY: u32 = 0;
 /// Create a resource of `width` x `height` pixels, 32 bits each
-/// (B8G8R8X8), with backing, attach it to scanout 0, and fill `resource`
+/// (B8G8R8X8), with backing, show it on `scanout`, and fill `resource`
 /// with its id and `value` with the number of its backing pages.
 pub const CREATE: u32 = 1;
 /// Draw the frame of `seed` into `resource` and queue its transfer and
@@ -28,6 +30,33 @@ pub const WAIT: u32 = 3;
 /// Give `resource` back: wait for its frames, detach, unreference, free
 /// its pages.
 pub const FREE: u32 = 4;
+/// Replace `resource` by one of `width` x `height` pixels that is shown
+/// where it was shown, and give the old one back. Fills `resource` with the
+/// id of the new one and `value` with the number of its backing pages.
+pub const RESIZE: u32 = 5;
+/// Ask what is connected to `scanout`. Fills `width` and `height` with the
+/// size of the display (0 x 0: none) and `value` with the number of
+/// scanouts.
+pub const DISPLAY: u32 = 6;
+/// Read and check the EDID of `scanout`. Fills `width` and `height` with
+/// the active pixels of its preferred timing and `value` with its bytes.
+pub const EDID: u32 = 7;
+/// Draw the picture of `seed` as the cursor of `scanout`
+/// ([`CURSOR_SIDE`] pixels a side) and show it at (`x`, `y`); its hot spot
+/// is (`width`, `height`).
+pub const CURSOR_SHAPE: u32 = 8;
+/// Move the cursor of `scanout` to (`x`, `y`).
+pub const CURSOR_MOVE: u32 = 9;
+/// Take the cursor off `scanout`, and give its picture back.
+pub const CURSOR_HIDE: u32 = 10;
+/// Like [`CREATE`], but as a blob in guest memory (B8G8R8X8), from which
+/// the display is fed without transfers.
+pub const CREATE_BLOB: u32 = 11;
+/// Show `resource` on `scanout`; resource 0 turns the scanout off.
+pub const SCANOUT: u32 = 12;
+
+/// Pixels a side of a cursor (virtio 1.2 §5.7.6.10).
+pub const CURSOR_SIDE: u32 = 64;
 
 /// One command and its answer.
 #[repr(C)]
@@ -37,22 +66,30 @@ pub struct Escape {
     pub magic: u32,
     /// [`VERSION`].
     pub version: u32,
-    /// One of [`QUERY`], [`CREATE`], [`PRESENT`], [`WAIT`], [`FREE`].
+    /// One of the commands, [`QUERY`] to [`SCANOUT`].
     pub command: u32,
-    /// Resource id; answered by [`CREATE`], given to the rest.
+    /// Resource id; answered by [`CREATE`], [`CREATE_BLOB`] and [`RESIZE`].
     pub resource: u32,
-    /// Pixels a row, for [`CREATE`].
+    /// Pixels a row, or the hot spot's x.
     pub width: u32,
-    /// Rows, for [`CREATE`].
+    /// Rows, or the hot spot's y.
     pub height: u32,
-    /// Which frame to draw, for [`PRESENT`].
+    /// Which picture to draw, for [`PRESENT`] and [`CURSOR_SHAPE`].
     pub seed: u64,
     /// The command's answer.
     pub value: u64,
+    /// Which scanout.
+    pub scanout: u32,
+    /// Where the cursor's hot spot is, from the left; may be negative.
+    pub x: i32,
+    /// The same from the top.
+    pub y: i32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Size of [`Escape`] in bytes.
-pub const ESCAPE_SIZE: usize = 40;
+pub const ESCAPE_SIZE: usize = 56;
 const _: () = assert!(core::mem::size_of::<Escape>() == ESCAPE_SIZE);
 
 impl Escape {
@@ -68,6 +105,10 @@ impl Escape {
             height: 0,
             seed: 0,
             value: 0,
+            scanout: 0,
+            x: 0,
+            y: 0,
+            reserved: 0,
         }
     }
 
@@ -83,6 +124,10 @@ impl Escape {
         bytes[20..24].copy_from_slice(&self.height.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.seed.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.value.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.scanout.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.x.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.y.to_le_bytes());
+        bytes[52..56].copy_from_slice(&self.reserved.to_le_bytes());
         bytes
     }
 
@@ -102,6 +147,10 @@ impl Escape {
             height: word(20),
             seed: long(24),
             value: long(32),
+            scanout: word(40),
+            x: word(44) as i32,
+            y: word(48) as i32,
+            reserved: word(52),
         }
     }
 }
@@ -132,6 +181,17 @@ pub const fn pixel(seed: u64, x: u32, y: u32) -> u32 {
     r << 16 | g << 8 | b
 }
 
+/// The cursor that `seed` names: the pixel at (`x`, `y`) as 0xAARRGGBB, an
+/// arrow's triangle of one colour on nothing.
+#[must_use]
+pub const fn cursor_pixel(seed: u64, x: u32, y: u32) -> u32 {
+    if x <= y && y < CURSOR_SIDE {
+        0xff00_0000 | mix(seed) as u32 & 0x00ff_ffff
+    } else {
+        0
+    }
+}
+
 /// splitmix64's finaliser: spreads a small seed over 64 bits.
 const fn mix(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -152,6 +212,9 @@ mod tests {
             height: 480,
             seed: 0x0123_4567_89ab_cdef,
             value: u64::MAX - 1,
+            scanout: 2,
+            x: -7,
+            y: i32::MAX,
             ..Escape::new(PRESENT)
         };
         assert_eq!(Escape::from_bytes(&escape.to_bytes()), escape);

@@ -17,7 +17,6 @@ minimal! {
     accepted1(a) = STATUS_SUCCESS;
     accepted2(a, b) = STATUS_SUCCESS;
     accepted3(a, b, c) = STATUS_SUCCESS;
-    accepted4(a, b, c, d) = STATUS_SUCCESS;
     accepted5(a, b, c, d, e) = STATUS_SUCCESS;
 }
 

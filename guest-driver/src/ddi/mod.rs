@@ -9,8 +9,8 @@ mod minimal;
 
 use entry as real;
 use minimal::{
-    accepted1, accepted2, accepted3, accepted4, accepted5, unsupported1, unsupported2,
-    unsupported3, unsupported4, unsupported6, unsupported7,
+    accepted1, accepted2, accepted3, accepted5, unsupported1, unsupported2, unsupported3,
+    unsupported4, unsupported6, unsupported7,
 };
 
 /// Every slot of a WDDM 2.4 table. README.md lists which are real, which are
@@ -27,7 +27,7 @@ pub const TABLE: InitializationData = InitializationData {
     query_child_relations: Some(real::query_child_relations),
     query_child_status: Some(real::query_child_status),
     query_device_descriptor: Some(real::query_device_descriptor),
-    set_power_state: Some(accepted4),
+    set_power_state: Some(real::set_power_state),
     notify_acpi_event: Some(accepted5),
     reset_device: Some(real::reset_device),
     unload: Some(real::unload),
@@ -46,8 +46,8 @@ pub const TABLE: InitializationData = InitializationData {
     preempt_command: Some(accepted2),
     build_paging_buffer: Some(unsupported2),
     set_palette: Some(unsupported2),
-    set_pointer_position: Some(unsupported2),
-    set_pointer_shape: Some(unsupported2),
+    set_pointer_position: Some(real::set_pointer_position),
+    set_pointer_shape: Some(real::set_pointer_shape),
     reset_from_timeout: Some(accepted1),
     restart_from_timeout: Some(accepted1),
     escape: Some(real::escape),

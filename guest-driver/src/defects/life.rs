@@ -28,8 +28,6 @@ fn refresh_displays(queue: &Queue) {
 }
 
 /// The planted bug: the stop forgets the command buffer.
-pub fn forget(commands: &mut Option<Contiguous>) {
-    if shows(Defect::LeakHandle) {
-        *commands = None;
-    }
+pub fn forget(commands: Option<Contiguous>) -> Option<Contiguous> {
+    commands.filter(|_| !shows(Defect::LeakHandle))
 }

@@ -29,7 +29,8 @@ macro_rules! defects {
             $(#[doc = concat!("`", $name, "`: ")] $(#[$attribute])* $defect,)+
         }
 
-        const NAMES: &[(&str, Defect)] = &[$(($name, Defect::$defect),)+];
+        /// Each with its terminator.
+        const NAMES: &[(&str, Defect)] = &[$((concat!($name, "\0"), Defect::$defect),)+];
     };
 }
 
@@ -124,17 +125,20 @@ pub fn choose(value: Option<Text>) -> Result<()> {
         Some(name) => (name, true),
         None => (value, false),
     };
-    let Some(&(_, defect)) = NAMES.iter().find(|(known, _)| known.as_bytes() == name) else {
+    let known = NAMES
+        .iter()
+        .find(|(known, _)| known.as_bytes().strip_suffix(b"\0") == Some(name));
+    let Some(&(name, defect)) = known else {
         log!("the registry value Defect names no defect");
         return Err(STATUS_INVALID_PARAMETER);
     };
     raw::find()?;
     IS_FIXED.store(fixed, Ordering::Relaxed);
     CHOSEN.store(defect as u32, Ordering::Relaxed);
-    log!(
-        "planted defect %u, fixed %u",
-        defect as u32,
-        u32::from(fixed)
-    );
+    if fixed {
+        log!("without the planted defect %s", name.as_ptr());
+    } else {
+        log!("planted defect: %s", name.as_ptr());
+    }
     Ok(())
 }

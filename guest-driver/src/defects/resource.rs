@@ -3,10 +3,13 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::{Context, DeviceState, Resource, Table, release_pages, retire, retire_and_release};
+use super::{
+    Context, DeviceState, MAX_RESOURCES, Resource, Table, release_commands, release_pages, retire,
+    retire_and_release,
+};
 use crate::defects::{Defect, is_chosen, is_fixed, shows};
-use crate::gpu;
-use crate::memory::Pages;
+use crate::gpu::{self, FRAME_COMMAND_BYTES};
+use crate::memory::{Contiguous, Pages};
 use crate::nt::Result;
 use crate::queue::Body;
 use crate::spec::gpu::{CMD_RESOURCE_DETACH_BACKING, CMD_RESOURCE_UNREF, Header, ResourceCommand};
@@ -32,8 +35,9 @@ pub fn free(context: &Context<'_>, index: usize, resource: &mut Resource) -> Opt
 fn free_before_detach(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
     let released = release_pages(context.callbacks, resource);
     retire(context, index, resource)?;
+    let commands = release_commands(context.callbacks, resource);
     resource.id = 0;
-    released
+    released.and(commands)
 }
 
 /// The planted bug: a command that was queued is not one that was carried
@@ -47,9 +51,10 @@ fn free_in_flight(context: &Context<'_>, index: usize, resource: &mut Resource) 
         .submit(index, [Body::Inline(&detach), Body::Inline(&unref)])?;
     resource.device = DeviceState::default();
     let released = release_pages(context.callbacks, resource);
-    resource.id = 0;
     context.queue.wait(index)?;
-    released
+    let commands = release_commands(context.callbacks, resource);
+    resource.id = 0;
+    released.and(commands)
 }
 
 fn command(kind: u32, resource: u32) -> [u8; size_of::<ResourceCommand>()] {
@@ -88,9 +93,10 @@ fn free_into_cache(context: &Context<'_>, index: usize, resource: &mut Resource)
     }
     CACHED_ID.store(resource.id, Ordering::Relaxed);
     CACHED_SIZE.store(size(resource.width, resource.height), Ordering::Relaxed);
+    let commands = release_commands(context.callbacks, resource);
     let released = release_pages(context.callbacks, resource);
     *resource = Resource::default();
-    released
+    released.and(commands)
 }
 
 /// Creates a picture on the device's kept resource, if there is one of its
@@ -125,20 +131,23 @@ fn renew(
     let resource = table
         .resources
         .iter_mut()
+        .take(MAX_RESOURCES)
         .find(|resource| resource.id == 0)
         .ok_or(STATUS_INSUFFICIENT_RESOURCES)?;
     let pages = Pages::allocate(context.callbacks, bytes)?;
+    let commands = Contiguous::allocate(context.callbacks, FRAME_COMMAND_BYTES)?;
     *resource = Resource {
         id,
         width,
         height,
         pages: Some(pages),
+        commands: Some(commands),
         ..Resource::default()
     };
     resource.device = DeviceState {
         created: true,
         attached: true,
-        scanout: true,
+        scanouts: 1,
     };
     resource.address = pages.map()? as usize;
     if is_fixed(Defect::ReuseOldBacking) {
@@ -150,6 +159,6 @@ fn renew(
             &mut resource.attach_command,
         )?;
     }
-    gpu::set_scanout(context.queue, id, width, height)?;
+    gpu::set_scanout(context.queue, 0, id, width, height)?;
     Ok((id, bytes / PAGE_SIZE))
 }

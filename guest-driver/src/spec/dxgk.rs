@@ -94,6 +94,51 @@ pub struct FreeMemory {
 }
 layout!(FreeMemory, 8);
 
+/// DXGKARGCB_PINFRAMEBUFFERFORSAVE.
+#[repr(C)]
+pub struct PinFramebuffer {
+    /// Which physical adapter of a linked set.
+    pub adapter: u32,
+    /// Bytes, whole pages, at most what FRAMEBUFFERSAVESIZE told.
+    pub commit_size: usize,
+    /// Out: locked pages that the device reaches.
+    pub mdl: *mut Mdl,
+}
+layout!(PinFramebuffer, 0x18, commit_size: 8, mdl: 0x10);
+
+/// DXGKARGCB_UNPINFRAMEBUFFERFORSAVE.
+#[repr(C)]
+pub struct UnpinFramebuffer {
+    /// Which physical adapter.
+    pub adapter: u32,
+}
+layout!(UnpinFramebuffer, 4);
+
+/// DXGKARGCB_MAPFRAMEBUFFERPOINTER.
+#[repr(C)]
+pub struct MapFramebuffer {
+    /// Which physical adapter.
+    pub adapter: u32,
+    /// Bytes, whole pages.
+    pub size: usize,
+    /// In and out: where in the save area; the answer is where in the
+    /// mapping that is.
+    pub offset: usize,
+    /// Out: kernel address of the mapping.
+    pub base: *mut c_void,
+}
+layout!(MapFramebuffer, 0x20, size: 8, offset: 0x10, base: 0x18);
+
+/// DXGKARGCB_UNMAPFRAMEBUFFERPOINTER.
+#[repr(C)]
+pub struct UnmapFramebuffer {
+    /// Which physical adapter.
+    pub adapter: u32,
+    /// What the map answered.
+    pub base: *mut c_void,
+}
+layout!(UnmapFramebuffer, 0x10, base: 8);
+
 /// DXGK_MEMORY_CACHING_TYPE: cached.
 pub const CACHED: u32 = 1;
 
@@ -151,13 +196,22 @@ pub struct Interface {
     pub allocate_pages_for_mdl: Option<MemoryCallback<AllocatePagesForMdl>>,
     /// DxgkCbFreePagesFromMdl.
     pub free_pages_from_mdl: Option<MemoryCallback<FreeMemory>>,
-    unused_190: [Unused; 7],
+    /// DxgkCbPinFrameBufferForSave.
+    pub pin_framebuffer: Option<MemoryCallback<PinFramebuffer>>,
+    /// DxgkCbUnpinFrameBufferForSave.
+    pub unpin_framebuffer: Option<MemoryCallback<UnpinFramebuffer>>,
+    /// DxgkCbMapFrameBufferPointer.
+    pub map_framebuffer: Option<MemoryCallback<MapFramebuffer>>,
+    /// DxgkCbUnmapFrameBufferPointer.
+    pub unmap_framebuffer: Option<MemoryCallback<UnmapFramebuffer>>,
+    unused_1b0: [Unused; 3],
 }
 layout!(
     Interface, 0x1C8, device_handle: 8, get_device_information: 0x18, map_memory: 0x28,
     queue_dpc: 0x30, read_device_space: 0x40, unmap_memory: 0x50, write_device_space: 0x58,
     allocate_contiguous_memory: 0x170, free_contiguous_memory: 0x178,
-    allocate_pages_for_mdl: 0x180, free_pages_from_mdl: 0x188, unused_190: 0x190,
+    allocate_pages_for_mdl: 0x180, free_pages_from_mdl: 0x188, pin_framebuffer: 0x190,
+    unpin_framebuffer: 0x198, map_framebuffer: 0x1A0, unmap_framebuffer: 0x1A8,
 );
 
 impl Interface {
@@ -183,7 +237,11 @@ impl Interface {
             free_contiguous_memory: None,
             allocate_pages_for_mdl: None,
             free_pages_from_mdl: None,
-            unused_190: [None; 7],
+            pin_framebuffer: None,
+            unpin_framebuffer: None,
+            map_framebuffer: None,
+            unmap_framebuffer: None,
+            unused_1b0: [None; 3],
         }
     }
 }
@@ -253,3 +311,65 @@ layout!(ChildStatus, 0x10, kind: 0, child_uid: 4, connected: 8);
 
 /// StatusConnection of DXGK_CHILD_STATUS_TYPE.
 pub const STATUS_CONNECTION: u32 = 1;
+
+/// DXGK_DEVICE_DESCRIPTOR.
+#[repr(C)]
+pub struct DeviceDescriptor {
+    /// First byte wanted.
+    pub offset: u32,
+    /// Bytes wanted.
+    pub length: u32,
+    /// Where they go.
+    pub buffer: *mut c_void,
+}
+layout!(DeviceDescriptor, 0x10, length: 4, buffer: 8);
+
+/// DISPLAY_ADAPTER_HW_ID: the adapter itself, not one of its children.
+pub const ADAPTER_HW_ID: u32 = u32::MAX;
+/// DEVICE_POWER_STATE: PowerDeviceD0.
+pub const POWER_D0: u32 = 1;
+/// DEVICE_POWER_STATE: PowerDeviceD3.
+pub const POWER_D3: u32 = 4;
+
+/// DXGKARG_SETPOINTERPOSITION. This and the next come from public header
+/// knowledge.
+#[repr(C)]
+pub struct SetPointerPosition {
+    /// Which source; here: which scanout.
+    pub source: u32,
+    /// From the left.
+    pub x: i32,
+    /// From the top.
+    pub y: i32,
+    /// POINTER_VISIBLE, and bits of others.
+    pub flags: u32,
+}
+layout!(SetPointerPosition, 0x10, x: 4, y: 8, flags: 0xC);
+
+/// DXGK_SETPOINTERPOSITIONFLAGS.Visible.
+pub const POINTER_VISIBLE: u32 = 1 << 0;
+
+/// DXGKARG_SETPOINTERSHAPE.
+#[repr(C)]
+pub struct SetPointerShape {
+    /// POINTER_COLOR, or a kind that this driver does not report.
+    pub flags: u32,
+    /// Pixels a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Bytes a row.
+    pub pitch: u32,
+    /// Which source; here: which scanout.
+    pub source: u32,
+    /// The picture, A8R8G8B8.
+    pub pixels: *const c_void,
+    /// The hot spot, from the left.
+    pub hot_x: u32,
+    /// From the top.
+    pub hot_y: u32,
+}
+layout!(SetPointerShape, 0x28, width: 4, pitch: 0xC, source: 0x10, pixels: 0x18, hot_x: 0x20);
+
+/// DXGK_POINTERFLAGS.Color.
+pub const POINTER_COLOR: u32 = 1 << 1;

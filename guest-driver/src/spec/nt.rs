@@ -44,6 +44,10 @@ pub const STATUS_DEVICE_CONFIGURATION_ERROR: NtStatus = status(0xC000_0182);
 pub const STATUS_IO_DEVICE_ERROR: NtStatus = status(0xC000_0185);
 /// The device broke its protocol and was given up.
 pub const STATUS_DEVICE_HARDWARE_ERROR: NtStatus = status(0xC000_0483);
+/// The EDID's checksum or form is wrong.
+pub const STATUS_MONITOR_INVALID_DESCRIPTOR_CHECKSUM: NtStatus = status(0xC01D_0003);
+/// Nothing of the descriptor is left to read.
+pub const STATUS_MONITOR_NO_MORE_DESCRIPTOR_DATA: NtStatus = status(0xC01D_0009);
 /// The child device has no descriptor (EDID).
 pub const STATUS_GRAPHICS_CHILD_DESCRIPTOR_NOT_SUPPORTED: NtStatus = status(0xC01E_0401);
 
