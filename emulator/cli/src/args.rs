@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use windows::dxgk::IommuFlags;
 
 /// Catches a GPU driver's device touching memory that the driver no longer
 /// owns.
@@ -55,6 +56,18 @@ pub enum Domain {
     Passthrough,
     /// Only what the driver was given for it, as WDDM 2.4 isolation does
     Isolation,
+    /// All of RAM, through the tables of a domain: isolation forced at start
+    /// by IOMMUFlags 7
+    IsolationForced,
+}
+
+/// Whether memory to save the frame buffer to is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FramebufferPin {
+    /// It can be pinned whole
+    Succeed,
+    /// It cannot: the driver has to map it piece by piece
+    Fail,
 }
 
 /// `dmasan run`.
@@ -69,9 +82,23 @@ pub struct Run {
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub settings: Vec<(String, String)>,
 
-    /// What the device may reach
-    #[arg(long, value_enum, default_value = "isolation")]
-    pub domain: Domain,
+    /// What the device may reach (default: isolation, or what --iommu-flags
+    /// comes to)
+    #[arg(long, value_enum)]
+    pub domain: Option<Domain>,
+
+    /// The registry value IOMMUFlags: 1 make a domain, 2 map all of RAM in it,
+    /// 4 attach it, 8 although the driver does not report the cap, 16 go on if
+    /// that fails
+    ///
+    /// The bits 8 and 16 go with any --domain; the others say what the domain
+    /// is.
+    #[arg(long, value_name = "N", value_parser = iommu_flags)]
+    pub iommu_flags: Option<u32>,
+
+    /// Does DxgkCbPinFrameBufferForSave find the memory?
+    #[arg(long, value_enum, default_value = "succeed")]
+    pub framebuffer_pin: FramebufferPin,
 
     /// Seed of the frames drawn and of the driver's random bytes
     #[arg(long)]
@@ -172,6 +199,15 @@ pub struct Lint {
     /// Its INF (default: the one with the driver's name beside it)
     #[arg(long, value_name = "FILE")]
     pub inf: Option<PathBuf>,
+}
+
+fn iommu_flags(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").map(|hex| (hex, 16));
+    let (digits, radix) = digits.unwrap_or((text, 10));
+    match u32::from_str_radix(digits, radix) {
+        Ok(flags) if flags & !IommuFlags::ALL == 0 => Ok(flags),
+        _ => Err(format!("write a number up to {}", IommuFlags::ALL)),
+    }
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

@@ -1,6 +1,6 @@
 //! `dmasan run`.
 
-use crate::args::{Domain, Run};
+use crate::args::{Domain, FramebufferPin, Run};
 use crate::error::CliError;
 use crate::gate::Ready;
 use crate::{files, show};
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use windows::dxgk::DomainMode;
+use windows::dxgk::{DomainMode, IommuFlags};
 use windows::loader::MAX_FILE;
 
 /// Longest scenario file, bytes.
@@ -130,10 +130,9 @@ fn options(arguments: &Run) -> Result<Options, CliError> {
         plan.seed = seed;
     }
     Ok(Options {
-        domain: match arguments.domain {
-            Domain::Passthrough => DomainMode::Passthrough,
-            Domain::Isolation => DomainMode::Isolation,
-        },
+        domain: domain(arguments),
+        iommu_flags: IommuFlags(arguments.iommu_flags.unwrap_or(0)),
+        framebuffer_pin: arguments.framebuffer_pin == FramebufferPin::Succeed,
         settings: arguments.settings.clone(),
         plan,
         keep_going: arguments.keep_going,
@@ -141,6 +140,19 @@ fn options(arguments: &Run) -> Result<Options, CliError> {
         memory: arguments.memory << 20,
         ..Options::default()
     })
+}
+
+/// What the device may reach: as named, or as IOMMUFlags says. Flags that
+/// enable nothing go with the default.
+fn domain(arguments: &Run) -> DomainMode {
+    let flags = arguments.iommu_flags.map(IommuFlags);
+    match (arguments.domain, flags) {
+        (Some(Domain::Passthrough), _) => DomainMode::Passthrough,
+        (Some(Domain::Isolation), _) => DomainMode::Isolation,
+        (Some(Domain::IsolationForced), _) => DomainMode::Forced,
+        (None, Some(flags)) if flags.has(IommuFlags::FORCE) => flags.mode(),
+        (None, _) => DomainMode::Isolation,
+    }
 }
 
 /// A bad driver file is bad input; anything else could not run.

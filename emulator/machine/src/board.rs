@@ -17,6 +17,20 @@ const MAX_POLLED: u64 = 16;
 /// Frames of a stack that are kept.
 const STACK_LIMIT: usize = 32;
 
+/// Command register, first BAR and first capability (PCI 6.1).
+const COMMAND: u16 = 0x04;
+const BAR0: u16 = 0x10;
+const CAPABILITIES: u16 = 0x34;
+/// Most capabilities that fit into configuration space.
+const MAX_CAPABILITIES: usize = 48;
+/// Capability ids: vendor-specific, MSI-X (PCI 6.8.2).
+const VENDOR_CAPABILITY: u32 = 0x09;
+const MSIX_CAPABILITY: u32 = 0x11;
+/// VIRTIO_PCI_CAP_COMMON_CFG, and device_status in what it leads to (virtio
+/// 1.2 4.1.4.3).
+const COMMON_CONFIGURATION: u32 = 1;
+const DEVICE_STATUS: u64 = 0x14;
+
 /// What of the board is neither in guest memory nor a room's own state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BoardState {
@@ -168,6 +182,34 @@ impl Board {
         self.vm.step_over(&mut self.space, pages, limit)
     }
 
+    /// The function loses what it holds: the virtio device is reset, which
+    /// cancels its accesses; messages, BARs and command register are as after
+    /// power-on.
+    fn reset_function(&mut self) {
+        let (gpu, dma) = self.device();
+        for (id, at) in capabilities(gpu, dma) {
+            let read = |gpu: &mut VirtioGpu, offset, size| gpu.config_read(dma, at + offset, size);
+            if id == VENDOR_CAPABILITY && read(gpu, 3, 1) == COMMON_CONFIGURATION {
+                let (bar, offset) = (read(gpu, 4, 1) as u8, u64::from(read(gpu, 8, 4)));
+                gpu.bar_write(dma, bar, offset + DEVICE_STATUS, 1, 0);
+            } else if id == MSIX_CAPABILITY {
+                let entries = u64::from(read(gpu, 2, 2) & 0x7ff) + 1;
+                let place = read(gpu, 4, 4);
+                let (bar, table) = ((place & 7) as u8, u64::from(place & !7));
+                gpu.config_write(dma, at + 2, 2, 0);
+                for word in 0..4 * entries {
+                    // Address, data, control: masked.
+                    let value = u64::from(word % 4 == 3);
+                    gpu.bar_write(dma, bar, table + 4 * word, 4, value);
+                }
+            }
+        }
+        gpu.config_write(dma, COMMAND, 2, 0);
+        for bar in 0..6 {
+            gpu.config_write(dma, BAR0 + 4 * bar, 4, 0);
+        }
+    }
+
     /// The driver's stack: first the place itself, then return addresses.
     pub fn frames(&self) -> Vec<u64> {
         use vm::Gpr;
@@ -287,9 +329,27 @@ impl Platform for Board {
         }
     }
 
+    fn reset_device(&mut self, device: RequesterId) {
+        if device == self.gpu.requester() {
+            self.reset_function();
+        }
+    }
+
     fn stack(&mut self) -> StackId {
         self.stack_id()
     }
+}
+
+/// Id and place of each capability of the function (PCI 6.7).
+fn capabilities(gpu: &mut VirtioGpu, dma: Dma<'_>) -> Vec<(u32, u16)> {
+    let mut found = Vec::new();
+    let mut at = gpu.config_read(dma, CAPABILITIES, 1) as u16;
+    while at >= 0x40 && found.len() < MAX_CAPABILITIES {
+        let header = gpu.config_read(dma, at, 2);
+        found.push((header & 0xff, at));
+        at = (header >> 8) as u16;
+    }
+    found
 }
 
 fn register_offset(address: Gpa) -> Option<u64> {

@@ -96,7 +96,13 @@ impl Machine {
                 quarantine: options.quarantine,
             }),
             hal::State::default(),
-            dxgk::State::new(DEVICE, options.domain),
+            dxgk::State::new(DEVICE, options.domain)
+                .with_flags(options.iommu_flags)
+                .with_framebuffer_pin(options.framebuffer_pin)
+                .with_firmware(vec![PageRun {
+                    first: Pfn(0),
+                    count: FIRST_FRAME,
+                }]),
             helper_image
                 .symbols
                 .iter()
@@ -109,7 +115,10 @@ impl Machine {
                 unit: iommu::Unit::new(),
                 gpu: VirtioGpu::new(&GpuConfig {
                     device: DEVICE,
-                    displays: options.displays.clone(),
+                    displays: match options.plan.displays.as_slice() {
+                        [] => options.displays.clone(),
+                        displays => displays.to_vec(),
+                    },
                     ..GpuConfig::default()
                 }),
                 space,
@@ -195,6 +204,8 @@ impl Machine {
             };
             windows.resolve_routine(&import.dll, &symbol).0
         });
+        let names = image.imports.iter().map(|i| i.symbol.to_string());
+        windows.set_imports(names.collect());
         let helper = |name| windows.resolve_routine("ntoskrnl.exe", name).0;
         let (check, dispatch) = {
             let mut helper = helper;

@@ -2,7 +2,7 @@
 
 use memory::RequesterId;
 use scenario::Plan;
-use windows::dxgk::DomainMode;
+use windows::dxgk::{DomainMode, IommuFlags};
 
 /// Guest RAM unless told otherwise, bytes.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
@@ -16,6 +16,11 @@ pub const DEVICE: RequesterId = RequesterId::new(0, 2, 0);
 pub struct Options {
     /// What the device may reach.
     pub domain: DomainMode,
+    /// The registry value IOMMUFlags, besides what `domain` stands for.
+    pub iommu_flags: IommuFlags,
+    /// Does DxgkCbPinFrameBufferForSave find the memory? Else the driver has
+    /// to save its frame buffer piece by piece.
+    pub framebuffer_pin: bool,
     /// Registry values for the driver.
     pub settings: Vec<(String, String)>,
     /// Choices, seed and workload.
@@ -34,6 +39,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             domain: DomainMode::default(),
+            iommu_flags: IommuFlags::default(),
+            framebuffer_pin: true,
             settings: Vec::new(),
             plan: Plan::default(),
             keep_going: false,

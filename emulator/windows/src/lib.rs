@@ -38,6 +38,8 @@ pub struct Windows {
     pub(crate) image_base: Gva,
     pub(crate) image_size: u32,
     pub(crate) entry: Gva,
+    /// Names of the routines that the driver imports.
+    pub(crate) imports: Vec<String>,
     /// Offsets of the guest-code helpers from [`layout::HELPERS`].
     helpers: BTreeMap<String, u64>,
     /// Name of each thunk, by its index.
@@ -69,6 +71,7 @@ impl Windows {
             image_base: Gva(0),
             image_size: 0,
             entry: Gva(0),
+            imports: Vec::new(),
             helpers: helpers.into_iter().collect(),
             thunks: Vec::new(),
             thunks_written: 0,
@@ -82,6 +85,11 @@ impl Windows {
         self.image_base = base;
         self.image_size = size;
         self.entry = entry;
+    }
+
+    /// The driver imports these routines.
+    pub fn set_imports(&mut self, names: Vec<String>) {
+        self.imports = names;
     }
 
     /// Where the driver was loaded, and its size in bytes.

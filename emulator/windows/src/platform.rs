@@ -89,6 +89,13 @@ pub trait Platform {
     /// Write PCI configuration space.
     fn config_write(&mut self, device: RequesterId, offset: u16, size: u8, value: u32);
 
+    /// The PCI function loses all it holds, as over D3: it is as after
+    /// power-on, and accesses it had under way are gone. Nothing, where there
+    /// is no such function.
+    fn reset_device(&mut self, device: RequesterId) {
+        let _ = device;
+    }
+
     /// The driver's stack now, interned in the journal.
     fn stack(&mut self) -> StackId;
 

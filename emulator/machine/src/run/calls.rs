@@ -134,7 +134,10 @@ impl Machine {
             self.board.vm.restore_cpu(cpu)?;
         }
         match frame.purpose {
-            Purpose::Life => self.state.result = value,
+            Purpose::Life => {
+                self.state.result = value;
+                self.windows.settle_power(&mut self.board);
+            }
             Purpose::Asynchronous => {}
             Purpose::Nested {
                 function,

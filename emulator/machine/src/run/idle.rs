@@ -15,7 +15,13 @@ use windows::dxgk::Progress;
 impl Machine {
     /// No routine of the driver is running on this thread: call the next.
     pub(super) fn next_of_life(&mut self) -> Result<Option<End>, MachineError> {
-        if self.deliver(true)? {
+        if self.windows.in_exclusive_access() {
+            // The driver masks interrupts meanwhile, and its device ought to
+            // be quiet: it does all that it was left to do.
+            if self.board.device_has_work() {
+                return self.device_turn();
+            }
+        } else if self.deliver(true)? {
             return Ok(None);
         }
         if self.state.current != 0 {
@@ -34,7 +40,7 @@ impl Machine {
                 self.enter(&call, Purpose::Life)?;
                 Ok(None)
             }
-            Next::Life(Progress::Ready) => Ok(None),
+            Next::Life(Progress::Ready | Progress::DevicesTurn) => Ok(None),
             Next::Life(Progress::Finished) => {
                 if let Some(stop) = self.left_behind()
                     && let Some(end) = self.bug_check(stop)?
@@ -105,12 +111,7 @@ impl Machine {
         }
         // The driver waits: the device does all it can.
         if self.board.device_has_work() {
-            if self.board.step_device() == Stepped::Waiting {
-                // Only an access that the scenario holds back is left, and
-                // nothing else is going to make it land.
-                self.board.step_device_landing();
-            }
-            return self.take_messages();
+            return self.device_turn();
         }
         if self.pass_time() {
             return Ok(None);
@@ -121,6 +122,16 @@ impl Machine {
                 .to_owned(),
             stack: self.board.stack_id(),
         }))
+    }
+
+    /// One step of the device while no code of the driver runs.
+    fn device_turn(&mut self) -> Result<Option<End>, MachineError> {
+        if self.board.step_device() == Stepped::Waiting {
+            // Only an access that the scenario holds back is left, and
+            // nothing else is going to make it land.
+            self.board.step_device_landing();
+        }
+        self.take_messages()
     }
 
     /// Complete the wait of a thread if what it waits for has come. Only the

@@ -5,16 +5,11 @@
 //! the caps, attach the isolation domain inside exclusive access; use; stop,
 //! remove, unload.
 
-use super::spec::{escape, query, query_adapter_info, vidmm_caps};
-use super::{DomainMode, domain, place};
+use super::{domain, place};
 use crate::platform::{Platform, PlatformError};
 use crate::{Windows, status};
 use journal::Event;
 use memory::Gva;
-
-/// Offset of MemoryManagementCaps (`DXGK_VIDMMCAPS`) in `DXGK_DRIVERCAPS`,
-/// computed from the public declaration (natural x64 alignment).
-const MEMORY_MANAGEMENT_CAPS: u64 = 0x44;
 
 /// A call of Windows into the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +29,9 @@ pub struct DriverCall {
 pub enum Progress {
     /// Call the driver; give the result to the next step.
     Call(DriverCall),
+    /// Nothing is called now: the device does what it can, and the life goes
+    /// on.
+    DevicesTurn,
     /// The adapter works: drive it.
     Ready,
     /// Nothing is left to call.
@@ -53,8 +51,18 @@ pub enum Stage {
     Start,
     /// DxgkDdiQueryAdapterInfo, for the driver's caps.
     Caps,
+    /// DxgkDdiQueryAdapterInfo, for the size of the frame buffer's save area.
+    SaveSize,
+    /// DxgkDdiQueryAdapterInfo, for the number of reserved ranges.
+    CountRanges,
+    /// DxgkDdiQueryAdapterInfo, for the reserved ranges.
+    Ranges,
     /// DxgkDdiBeginExclusiveAccess.
     Begin,
+    /// None: exclusive access has begun.
+    Quiet,
+    /// None: the device is behind its domain.
+    Switched,
     /// DxgkDdiEndExclusiveAccess.
     End,
     /// In use.
@@ -74,15 +82,7 @@ const DRIVER_UNLOAD: u64 = 0x68;
 /// Bytes of DRIVER_OBJECT.
 const DRIVER_OBJECT_SIZE: u16 = 0x150;
 
-/// The device may not touch system memory from the return of
-/// DxgkDdiBeginExclusiveAccess to the call of DxgkDdiEndExclusiveAccess.
-fn tell_exclusive(p: &dyn Platform, begun: bool) {
-    p.scenario()
-        .journal()
-        .emit(Event::ExclusiveAccess { begun });
-}
-
-fn passive(name: &'static str, routine: u64, arguments: Vec<u64>) -> Progress {
+pub(super) fn passive(name: &'static str, routine: u64, arguments: Vec<u64>) -> Progress {
     Progress::Call(DriverCall {
         name,
         routine: Gva(routine),
@@ -119,30 +119,22 @@ impl Windows {
             Stage::Add => self.added(p, result),
             Stage::Start => self.started(p, result),
             Stage::Caps => self.caps_told(p, result),
-            Stage::Begin => {
-                tell_exclusive(p, true);
-                domain::attach(self, p)?;
-                tell_exclusive(p, false);
-                self.dxgk.stage = Stage::End;
-                let routine = self.slot(|m| m.end_exclusive_access);
-                Ok(self.exclusive("DxgkDdiEndExclusiveAccess", routine))
-            }
+            Stage::SaveSize => self.save_size_told(p, result),
+            Stage::CountRanges => self.ranges_counted(p, result),
+            Stage::Ranges => self.ranges_told(p, result),
+            Stage::Begin => self.begun(p, result),
+            Stage::Quiet => self.switched(p),
+            Stage::Switched => self.end(p),
             Stage::End => self.ready(),
             Stage::Ready => self.stop(p),
             Stage::Stop => {
                 // As the PCI bus driver does with a stopped device: from now
                 // on it may not master the bus.
-                self.hal.disable_device(p, self.dxgk.device);
-                self.dxgk.stage = Stage::Remove;
-                let routine = self.slot(|m| m.remove_device);
-                Ok(passive(
-                    "DxgkDdiRemoveDevice",
-                    routine,
-                    vec![self.dxgk.context],
-                ))
+                self.remove(p)
             }
             Stage::Remove => {
                 domain::detach(self, p)?;
+                self.release_reserved_ranges(p);
                 self.unload(p)
             }
             Stage::Unload | Stage::Done => {
@@ -155,11 +147,11 @@ impl Windows {
 
     /// Tell the life that it is not to go on from [`Stage::Ready`] alone: a
     /// routine refused to start.
-    fn refuse(&mut self, routine: &str, status: u32) {
+    pub(super) fn refuse(&mut self, routine: &str, status: u32) {
         self.dxgk.failure = Some((routine.to_owned(), status));
     }
 
-    fn slot(&self, get: fn(&super::Miniport) -> u64) -> u64 {
+    pub(super) fn slot(&self, get: fn(&super::Miniport) -> u64) -> u64 {
         self.dxgk.miniport.as_ref().map_or(0, get)
     }
 
@@ -240,69 +232,30 @@ impl Windows {
         if !status::is_success(result) {
             // A device that did not start is removed, not stopped.
             self.refuse("DxgkDdiStartDevice", result);
-            self.hal.disable_device(p, self.dxgk.device);
-            self.dxgk.stage = Stage::Remove;
-            let routine = self.slot(|m| m.remove_device);
-            return Ok(passive(
-                "DxgkDdiRemoveDevice",
-                routine,
-                vec![self.dxgk.context],
-            ));
+            return self.remove(p);
         }
-        self.dxgk.stage = Stage::Caps;
-        p.write(place::OUTPUT, &[0; place::OUTPUT_SIZE as usize])?;
-        p.write(place::QUERY, &[0; query_adapter_info::SIZE as usize])?;
-        let at = |offset| Gva(place::QUERY.0 + offset);
-        p.write_u32(at(query_adapter_info::TYPE), query::DRIVER_CAPS)?;
-        p.write_u64(at(query_adapter_info::OUTPUT), place::OUTPUT.0)?;
-        p.write_u32(at(query_adapter_info::OUTPUT_SIZE), place::OUTPUT_SIZE)?;
-        let routine = self.slot(|m| m.query_adapter_info);
+        self.ask_caps(p)
+    }
+
+    /// The driver has let go of its device, as far as it ever will.
+    fn remove(&mut self, p: &mut dyn Platform) -> Result<Progress, LifecycleError> {
+        self.hal.disable_device(p, self.dxgk.device);
+        self.take_back(p);
+        self.dxgk.stage = Stage::Remove;
+        let routine = self.slot(|m| m.remove_device);
         Ok(passive(
-            "DxgkDdiQueryAdapterInfo",
+            "DxgkDdiRemoveDevice",
             routine,
-            vec![self.dxgk.context, place::QUERY.0],
+            vec![self.dxgk.context],
         ))
     }
 
-    fn caps_told(&mut self, p: &mut dyn Platform, result: u32) -> Result<Progress, LifecycleError> {
-        if !status::is_success(result) {
-            self.refuse("DxgkDdiQueryAdapterInfo", result);
-            return self.stop(p);
+    /// Stop the device; one that is powered down comes back to D0 first.
+    pub(super) fn stop(&mut self, p: &mut dyn Platform) -> Result<Progress, LifecycleError> {
+        if let Some(call) = self.set_power(p, false) {
+            self.dxgk.stage = Stage::Ready;
+            return Ok(Progress::Call(call));
         }
-        let caps = p.read_u32(Gva(place::OUTPUT.0 + MEMORY_MANAGEMENT_CAPS))?;
-        p.scenario().journal().emit(Event::Caps { memory: caps });
-        let display_only = self.dxgk.miniport.as_ref().is_some_and(|m| m.display_only);
-        self.dxgk.secure_mode_supported =
-            !display_only && caps & vidmm_caps::SECURE_MODE_SUPPORTED != 0;
-        let begin = self.slot(|m| m.begin_exclusive_access);
-        let end = self.slot(|m| m.end_exclusive_access);
-        if self.dxgk.mode != DomainMode::Isolation {
-            return self.ready();
-        }
-        if !self.dxgk.secure_mode_supported || begin == 0 || end == 0 {
-            // IOMMUFlags without BypassDriverCap: the enable bits are ignored
-            // for a driver that does not report the cap.
-            p.scenario().journal().emit(Event::Note {
-                text: "the driver does not report IoMmuSecureModeSupported with both \
-                       exclusive-access routines: its device is not isolated"
-                    .to_owned(),
-            });
-            return self.ready();
-        }
-        self.dxgk.stage = Stage::Begin;
-        Ok(self.exclusive("DxgkDdiBeginExclusiveAccess", begin))
-    }
-
-    fn exclusive(&self, name: &'static str, routine: u64) -> Progress {
-        passive(name, routine, vec![self.dxgk.context, place::EXCLUSIVE.0])
-    }
-
-    fn ready(&mut self) -> Result<Progress, LifecycleError> {
-        self.dxgk.stage = Stage::Ready;
-        Ok(Progress::Ready)
-    }
-
-    fn stop(&mut self, _: &mut dyn Platform) -> Result<Progress, LifecycleError> {
         self.dxgk.stage = Stage::Stop;
         let routine = self.slot(|m| m.stop_device);
         Ok(passive(
@@ -325,84 +278,5 @@ impl Windows {
         }
         self.dxgk.stage = Stage::Done;
         Ok(Progress::Finished)
-    }
-
-    /// A call of DxgkDdiEscape with this private data; `None` if the driver
-    /// has no such routine, or the data is longer than a page.
-    ///
-    /// # Errors
-    /// [`LifecycleError::Platform`].
-    pub fn escape(
-        &mut self,
-        p: &mut dyn Platform,
-        data: &[u8],
-    ) -> Result<Option<DriverCall>, LifecycleError> {
-        let routine = self.slot(|m| m.escape);
-        if routine == 0 || data.len() > place::PRIVATE_SIZE {
-            return Ok(None);
-        }
-        let at = |offset| Gva(place::ESCAPE.0 + offset);
-        p.write(place::ESCAPE, &[0; escape::SIZE as usize])?;
-        p.write_u64(at(escape::DATA), place::PRIVATE.0)?;
-        p.write_u32(at(escape::DATA_SIZE), data.len() as u32)?;
-        p.write(place::PRIVATE, data)?;
-        Ok(Some(DriverCall {
-            name: "DxgkDdiEscape",
-            routine: Gva(routine),
-            arguments: vec![self.dxgk.context, place::ESCAPE.0],
-            irql: 0,
-        }))
-    }
-
-    /// The private data after an Escape.
-    ///
-    /// # Errors
-    /// [`LifecycleError::Platform`].
-    pub fn escape_answer(&self, p: &dyn Platform, data: &mut [u8]) -> Result<(), LifecycleError> {
-        Ok(p.read(place::PRIVATE, data)?)
-    }
-
-    /// The driver's interrupt routine for a message, if it has one.
-    #[must_use]
-    pub fn interrupt(&self, message: u32) -> Option<DriverCall> {
-        let routine = self.slot(|m| m.interrupt_routine);
-        (routine != 0).then(|| DriverCall {
-            name: "DxgkDdiInterruptRoutine",
-            routine: Gva(routine),
-            arguments: vec![self.dxgk.context, u64::from(message)],
-            irql: super::DEVICE_IRQL,
-        })
-    }
-
-    /// A deferred call that is due: the driver's own DPC first, then those
-    /// it queued itself.
-    ///
-    /// # Errors
-    /// [`PlatformError::NotMapped`]: the driver freed a KDPC that was queued.
-    pub fn take_dpc(&mut self, p: &mut dyn Platform) -> Result<Option<DriverCall>, PlatformError> {
-        if std::mem::take(&mut self.dxgk.dpc_queued) {
-            let routine = self.slot(|m| m.dpc_routine);
-            if routine != 0 {
-                return Ok(Some(DriverCall {
-                    name: "DxgkDdiDpcRoutine",
-                    routine: Gva(routine),
-                    arguments: vec![self.dxgk.context],
-                    irql: 2,
-                }));
-            }
-        }
-        let dpc = self.executive.pop_dpc(p)?;
-        Ok(dpc.map(|dpc| DriverCall {
-            name: "DPC",
-            routine: dpc.routine,
-            arguments: vec![dpc.object.0, dpc.context, dpc.argument1, dpc.argument2],
-            irql: 2,
-        }))
-    }
-
-    /// Is a deferred call waiting?
-    #[must_use]
-    pub fn dpc_pending(&self) -> bool {
-        self.dxgk.dpc_queued || self.executive.has_dpc()
     }
 }

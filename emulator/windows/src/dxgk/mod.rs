@@ -1,15 +1,22 @@
 //! dxgkrnl as a display miniport sees it: registration, the adapter's life,
 //! the `DxgkCb*` callbacks, and the isolation domain.
 
+mod child;
 pub mod device;
 pub mod domain;
+pub(crate) mod framebuffer;
+mod leaks;
 pub mod lifecycle;
+mod mdl;
 pub mod pages;
+mod power;
+mod requests;
 pub mod spec;
+mod start;
 #[cfg(test)]
 mod tests;
 
-pub use domain::DomainMode;
+pub use domain::{DomainMode, IommuFlags};
 pub use lifecycle::{DriverCall, Progress};
 
 use crate::call::{Call, Outcome};
@@ -19,6 +26,7 @@ use crate::platform::{Platform, PlatformError};
 use crate::rules::dxgk as rule;
 use crate::status;
 use crate::{Windows, executive};
+use journal::event::{AllocationId, PageRun};
 use memory::{Gva, Pfn, RequesterId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +40,7 @@ pub(crate) type Callback = fn(&mut Windows, &mut dyn Platform, &Call) -> Outcome
 /// The callbacks that exist, by the name of their slot.
 pub(crate) const CALLBACKS: &[(&str, Callback)] = &[
     ("DxgkCbGetDeviceInformation", device::get_device_information),
-    ("DxgkCbIndicateChildStatus", succeed),
+    ("DxgkCbIndicateChildStatus", child::indicate_status),
     ("DxgkCbMapMemory", device::map_memory),
     ("DxgkCbQueueDpc", device::queue_dpc),
     ("DxgkCbReadDeviceSpace", device::read_device_space),
@@ -56,6 +64,12 @@ pub(crate) const CALLBACKS: &[(&str, Callback)] = &[
     ("DxgkCbFreeContiguousMemory", pages::free_contiguous),
     ("DxgkCbAllocatePagesForMdl", pages::allocate_pages_for_mdl),
     ("DxgkCbFreePagesFromMdl", pages::free_pages_from_mdl),
+    ("DxgkCbPinFrameBufferForSave", framebuffer::pin),
+    ("DxgkCbUnpinFrameBufferForSave", framebuffer::unpin),
+    ("DxgkCbMapFrameBufferPointer", framebuffer::map),
+    ("DxgkCbUnmapFrameBufferPointer", framebuffer::unmap),
+    ("DxgkCbMapMdlToIoMmu", mdl::map),
+    ("DxgkCbUnmapMdlFromIoMmu", mdl::unmap),
 ];
 
 /// The routine that the display port library calls to register a full
@@ -80,6 +94,7 @@ pub(crate) struct Miniport {
     pub unload: u64,
     pub query_adapter_info: u64,
     pub escape: u64,
+    pub set_power_state: u64,
     pub begin_exclusive_access: u64,
     pub end_exclusive_access: u64,
 }
@@ -87,8 +102,11 @@ pub(crate) struct Miniport {
 /// Memory that dxgkrnl tracks under a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tracked {
-    pub id: journal::event::AllocationId,
+    /// The allocation; of a mapped MDL, that of its first page, if it has one.
+    pub id: Option<AllocationId>,
     pub frames: Vec<Pfn>,
+    /// May the device write?
+    pub write: bool,
     pub object: TrackedObject,
 }
 
@@ -99,6 +117,17 @@ pub(crate) enum TrackedObject {
     Mdl(Gva),
     /// A mapped contiguous block.
     Contiguous(Gva),
+    /// Nothing: it is an MDL of the driver's own, mapped for the device.
+    Mapped(Gva),
+}
+
+/// A handle that was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Freed {
+    /// What it stood for.
+    pub id: Option<AllocationId>,
+    /// By the driver? Else dxgkrnl took it back when the device was stopped.
+    pub by_driver: bool,
 }
 
 /// Everything dxgkrnl remembers.
@@ -111,16 +140,31 @@ pub struct State {
     /// MiniportDeviceContext, from AddDevice.
     pub(crate) context: u64,
     pub(crate) tracked: BTreeMap<u64, Tracked>,
-    /// Handles that were given back, and what they stood for.
-    pub(crate) freed: BTreeMap<u64, journal::event::AllocationId>,
+    pub(crate) freed: BTreeMap<u64, Freed>,
     /// Handles given out so far: none is used twice.
     pub(crate) handles: u64,
     /// Addresses of device memory that DxgkCbMapMemory gave.
     pub(crate) mappings: BTreeSet<Gva>,
+    /// When and how the adapter is isolated.
+    pub(crate) flags: IommuFlags,
     /// The isolation domain, once created.
     pub(crate) domain: Option<DomainId>,
     /// Is the device attached to it?
     pub(crate) attached: bool,
+    /// Does the domain map all of RAM? Then it is left as it is.
+    pub(crate) maps_all: bool,
+    /// RAM that is the firmware's: not Windows' to give, and the only RAM
+    /// that a driver may call reserved by its hardware.
+    pub(crate) firmware: Vec<PageRun>,
+    /// Ranges that the driver reported as reserved by its hardware.
+    pub(crate) reserved: Vec<PageRun>,
+    /// And what they are as allocations.
+    pub(crate) reserved_ids: Vec<AllocationId>,
+    /// What the frame buffer is saved to; none if the driver asked for none.
+    pub(crate) section: Option<framebuffer::Section>,
+    /// Does DxgkCbPinFrameBufferForSave find the memory?
+    pub(crate) pin_succeeds: bool,
+    pub(crate) power: power::Power,
     pub(crate) dpc_queued: bool,
     pub(crate) stage: lifecycle::Stage,
     /// The routine that refused to start, and its status.
@@ -143,14 +187,51 @@ impl State {
             freed: BTreeMap::new(),
             handles: 0,
             mappings: BTreeSet::new(),
+            flags: mode.flags(),
             domain: None,
             attached: false,
+            maps_all: false,
+            firmware: Vec::new(),
+            reserved: Vec::new(),
+            reserved_ids: Vec::new(),
+            section: None,
+            pin_succeeds: true,
+            power: power::Power::On,
             dpc_queued: false,
             stage: lifecycle::Stage::Load,
             failure: None,
             secure_mode_supported: false,
             unloaded: false,
         }
+    }
+
+    /// With these bits of the registry value IOMMUFlags, besides those that
+    /// the mode stands for.
+    #[must_use]
+    pub fn with_flags(mut self, flags: IommuFlags) -> Self {
+        let own = match self.mode {
+            // A secure VM isolates whatever the enable bits say.
+            DomainMode::Isolation => IommuFlags(flags.0 & !IommuFlags::FORCE),
+            DomainMode::Passthrough => IommuFlags(flags.0 & !IommuFlags::ENABLE_ATTACH),
+            DomainMode::Forced => flags,
+        };
+        self.flags = self.mode.flags().with(own);
+        self
+    }
+
+    /// With RAM that is the firmware's: the only RAM that a driver may report
+    /// as reserved by its hardware.
+    #[must_use]
+    pub fn with_firmware(mut self, firmware: Vec<PageRun>) -> Self {
+        self.firmware = firmware;
+        self
+    }
+
+    /// DxgkCbPinFrameBufferForSave succeeds, or never finds the memory.
+    #[must_use]
+    pub fn with_framebuffer_pin(mut self, succeeds: bool) -> Self {
+        self.pin_succeeds = succeeds;
+        self
     }
 
     /// Did the driver register as a display miniport?
@@ -276,6 +357,7 @@ fn read_table(
         dpc_routine: pointer(slot::DPC_ROUTINE)?,
         unload: pointer(slot::UNLOAD)?,
         query_adapter_info: pointer(slot::QUERY_ADAPTER_INFO)?,
+        set_power_state: pointer(slot::SET_POWER_STATE)?,
         escape: pointer(if display_only {
             slot::DISPLAY_ONLY_ESCAPE
         } else {
@@ -343,6 +425,8 @@ pub(crate) mod place {
     pub const ESCAPE: Gva = at(0x900);
     /// Argument of the exclusive-access routines.
     pub const EXCLUSIVE: Gva = at(0x980);
+    /// Input of QueryAdapterInfo: a physical adapter's index.
+    pub const INPUT: Gva = at(0x990);
     /// DXGKRNL_INTERFACE.
     pub const INTERFACE: Gva = at(0xA00);
     /// Output of QueryAdapterInfo.
@@ -363,4 +447,21 @@ pub(crate) mod place {
 pub(crate) fn irql_stop(executive: &executive::State, name: &str) -> Option<crate::Stop> {
     let breach = rule::CALLBACK_IRQL.breach(name, executive.irql(), &[])?;
     Some(breach.or_return(status::INVALID_PARAMETER))
+}
+
+/// The member at `offset` of an argument of the driver's.
+pub(crate) fn field(base: Gva, offset: u64) -> Result<Gva, PlatformError> {
+    base.checked_add(offset)
+        .ok_or(PlatformError::NotMapped(base))
+}
+
+/// A callback's end, whichever way it came to it.
+pub(crate) fn finish(result: Result<Outcome, PlatformError>) -> Outcome {
+    result.unwrap_or_else(Outcome::from)
+}
+
+/// The HAL could not do it: Windows' own bug check for that.
+pub(crate) fn hal_stop(what: &str, error: &crate::hal::HalError) -> Outcome {
+    let what = format!("HAL_IOMMU_INTERNAL_ERROR: {what}: {error}");
+    Outcome::Stop(rule::UNMAP_FAILED.stop(&[], what))
 }

@@ -1,7 +1,9 @@
 //! The memory callbacks of WDDM 2.4.
 
 use super::spec::{ALLOCATION_LIMIT, allocate_contiguous as contiguous, allocate_pages as pages};
-use super::{Tracked, TrackedObject, domain, irql_stop, is_our_handle};
+use super::{
+    Freed, Tracked, TrackedObject, domain, field, finish, hal_stop, irql_stop, is_our_handle,
+};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, PlatformError};
 use crate::rules::dxgk as rule;
@@ -17,19 +19,8 @@ fn fail(status: u32) -> Outcome {
     Outcome::Return(u64::from(status))
 }
 
-fn field(base: Gva, offset: u64) -> Result<Gva, PlatformError> {
-    base.checked_add(offset)
-        .ok_or(PlatformError::NotMapped(base))
-}
-
-/// The HAL could not do it: Windows' own bug check for that.
-fn hal_stop(what: &str, error: &hal::HalError) -> Outcome {
-    let what = format!("HAL_IOMMU_INTERNAL_ERROR: {what}: {error}");
-    Outcome::Stop(rule::UNMAP_FAILED.stop(&[], what))
-}
-
 impl Windows {
-    fn new_handle(&mut self) -> u64 {
+    pub(super) fn new_handle(&mut self) -> u64 {
         let handle = FIRST_HANDLE + self.dxgk.handles * 0x40;
         self.dxgk.handles += 1;
         handle
@@ -44,10 +35,7 @@ pub(crate) fn allocate_pages_for_mdl(
     p: &mut dyn Platform,
     call: &Call,
 ) -> Outcome {
-    match try_allocate_pages(windows, p, call) {
-        Ok(outcome) => outcome,
-        Err(e) => e.into(),
-    }
+    finish(try_allocate_pages(windows, p, call))
 }
 
 fn try_allocate_pages(
@@ -81,7 +69,7 @@ fn try_allocate_pages(
         Ok(made) => made,
         Err(failure) => return Ok(rule::WHOLE.refusal(format_args!("{name}: {failure}"))),
     };
-    match domain::map(windows, p, &made.frames) {
+    match domain::map(windows, p, &made.frames, true) {
         Ok(()) => {}
         // No memory for the tables is no memory for the pages.
         Err(hal::HalError::Allocation(_)) => {
@@ -96,8 +84,9 @@ fn try_allocate_pages(
     windows.dxgk.tracked.insert(
         handle,
         Tracked {
-            id: made.id,
+            id: Some(made.id),
             frames: made.frames,
+            write: true,
             object: TrackedObject::Mdl(made.mdl),
         },
     );
@@ -122,10 +111,7 @@ pub(crate) fn allocate_contiguous(
     p: &mut dyn Platform,
     call: &Call,
 ) -> Outcome {
-    match try_allocate_contiguous(windows, p, call) {
-        Ok(outcome) => outcome,
-        Err(e) => e.into(),
-    }
+    finish(try_allocate_contiguous(windows, p, call))
 }
 
 fn try_allocate_contiguous(
@@ -162,7 +148,7 @@ fn try_allocate_contiguous(
         Ok(made) => made,
         Err(failure) => return Ok(rule::WHOLE.refusal(format_args!("{name}: {failure}"))),
     };
-    match domain::map(windows, p, &made.frames) {
+    match domain::map(windows, p, &made.frames, true) {
         Ok(()) => {}
         Err(hal::HalError::Allocation(_)) => {
             windows.mm.release_contiguous(p, made.id);
@@ -175,8 +161,9 @@ fn try_allocate_contiguous(
     windows.dxgk.tracked.insert(
         handle,
         Tracked {
-            id: made.id,
+            id: Some(made.id),
             frames: made.frames,
+            write: true,
             object: TrackedObject::Contiguous(made.address),
         },
     );
@@ -210,35 +197,75 @@ fn free(
     };
     let known = windows.dxgk.tracked.get(&handle);
     if !is_our_handle(call.registers[0]) || !known.is_some_and(|t| is_kind(t.object)) {
-        let freed = windows.dxgk.freed.get(&handle).copied();
-        let broken = match freed {
-            Some(_) => &rule::HANDLE_TWICE,
-            None => &rule::HANDLE,
+        let (broken, subject) = windows.bad_handle(call.registers[0], handle);
+        let what = format_args!("{name} of {handle:#x}");
+        return match broken {
+            Some(broken) => broken.refuse_and_report(p, subject, what),
+            None => rule::HANDLE.refusal(what),
         };
-        let subject = Subject {
-            allocation: freed.or(known.map(|tracked| tracked.id)),
-            address: handle,
-        };
-        return broken.refuse_and_report(p, subject, format_args!("{name} of {handle:#x}"));
     }
-    let Some(tracked) = windows.dxgk.tracked.remove(&handle) else {
-        return Outcome::Return(status::INVALID_HANDLE.into());
-    };
-    windows.dxgk.freed.insert(handle, tracked.id);
-    if let Err(e) = domain::unmap(windows, p, &tracked.frames) {
-        return hal_stop("unmapping freed pages", &e);
-    }
-    let stop = match tracked.object {
-        TrackedObject::Mdl(mdl) => {
-            windows.mm.release_pages(p, tracked.id);
-            windows.mm.free_mdl_structure(p, mdl)
+    match windows.dxgk.tracked.remove(&handle) {
+        Some(tracked) => {
+            let by_driver = true;
+            let id = tracked.id;
+            windows.dxgk.freed.insert(handle, Freed { id, by_driver });
+            let stop = give_back(windows, p, &tracked);
+            stop.unwrap_or_else(|| fail(status::SUCCESS))
         }
-        TrackedObject::Contiguous(_) => {
-            windows.mm.release_contiguous(p, tracked.id);
+        None => fail(status::INVALID_HANDLE),
+    }
+}
+
+/// Unmap what was tracked and give it back to its owner; the bug check, if
+/// that comes of it.
+pub(super) fn give_back(
+    windows: &mut Windows,
+    p: &mut dyn Platform,
+    tracked: &Tracked,
+) -> Option<Outcome> {
+    if let Err(e) = domain::unmap(windows, p, &tracked.frames) {
+        return Some(hal_stop("unmapping freed pages", &e));
+    }
+    match (tracked.object, tracked.id) {
+        (TrackedObject::Mdl(mdl), Some(id)) => {
+            windows.mm.release_pages(p, id);
+            windows.mm.free_mdl_structure(p, mdl).map(Outcome::Stop)
+        }
+        (TrackedObject::Contiguous(_), Some(id)) => {
+            windows.mm.release_contiguous(p, id);
             None
         }
-    };
-    stop.map_or_else(|| fail(status::SUCCESS), Outcome::Stop)
+        // The driver's own pages stay the driver's.
+        _ => None,
+    }
+}
+
+impl Windows {
+    /// Which rule a handle breaks that is not live, or not the right kind, or
+    /// not this adapter's, and what it is about. `None` if dxgkrnl took it
+    /// back itself: the driver was told of that.
+    pub(super) fn bad_handle(
+        &self,
+        adapter: u64,
+        handle: u64,
+    ) -> (Option<&'static crate::rules::Rule>, Subject) {
+        let known = self.dxgk.tracked.get(&handle);
+        let freed = self.dxgk.freed.get(&handle);
+        let allocation = freed
+            .map_or_else(|| known.map(|tracked| tracked.id), |freed| Some(freed.id))
+            .flatten();
+        let subject = Subject {
+            allocation,
+            address: handle,
+        };
+        let broken = match freed {
+            Some(freed) if !freed.by_driver => None,
+            Some(_) => Some(&rule::HANDLE_TWICE),
+            None if known.is_some() && !is_our_handle(adapter) => Some(&rule::HANDLE_ADAPTER),
+            None => Some(&rule::HANDLE),
+        };
+        (broken, subject)
+    }
 }
 
 /// The frames of every live allocation, for tests and reports.

@@ -1,5 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
+mod life;
+mod mdl;
+mod model;
+mod save;
+
 use super::spec::{allocate_contiguous as contiguous, allocate_pages as pages};
 use super::*;
 use crate::mm::testing::{DEVICE, TestMachine, returned, state, stopped};
@@ -255,10 +260,10 @@ fn callbacks_that_are_not_there_have_a_name() {
     let (mut windows, mut machine) = adapter(DomainMode::Passthrough);
     write_interface(&mut windows, &mut machine, ARGUMENT).unwrap();
     assert_eq!(machine.read_u32(ARGUMENT).unwrap(), 0x1C8);
-    // DxgkCbPinFrameBufferForSave is at 0x190.
-    let slot = machine.read_u64(Gva(ARGUMENT.0 + 0x190)).unwrap();
+    // DxgkCbReportDiagnostic is at 0x1C0.
+    let slot = machine.read_u64(Gva(ARGUMENT.0 + 0x1C0)).unwrap();
     let name = windows.missing_name(Gva(slot + 3));
-    assert_eq!(name, Some("dxgkrnl.sys!DxgkCbPinFrameBufferForSave"));
+    assert_eq!(name, Some("dxgkrnl.sys!DxgkCbReportDiagnostic"));
     // DxgkCbFreePagesFromMdl is at 0x188, and there.
     let slot = machine.read_u64(Gva(ARGUMENT.0 + 0x188)).unwrap();
     let index = (slot - layout::THUNKS.0) / layout::THUNK_SIZE;

@@ -1,5 +1,5 @@
 //! Domains and their second-level tables (VT-d 9.8): four levels, leaves of
-//! 4 KiB.
+//! 4 KiB; larger ones where all of RAM is mapped.
 
 use super::queue::{Invalidation, Request, blocks};
 use super::{HalError, State, write_entry};
@@ -39,6 +39,8 @@ pub(super) struct Domain {
     tables: Vec<PageRun>,
     /// Mapped pages.
     pages: BTreeMap<u64, Mapped>,
+    /// Runs that are mapped for good, by leaves of any size.
+    lasting: Vec<PageRun>,
 }
 
 /// A page can be mapped for several owners at once (two handles over one
@@ -74,6 +76,7 @@ impl State {
             root: Pfn(0),
             tables: Vec::new(),
             pages: BTreeMap::new(),
+            lasting: Vec::new(),
         };
         if kind == DomainKind::Translate {
             domain.root = mm.reserve_frame(platform)?;
@@ -110,7 +113,47 @@ impl State {
     pub fn is_mapped(&self, domain: DomainId, frame: Pfn) -> bool {
         self.domains
             .get(&domain)
-            .is_some_and(|d| d.pages.contains_key(&frame.0))
+            .is_some_and(|d| d.pages.contains_key(&frame.0) || d.lasts(frame))
+    }
+
+    /// Let a domain's devices reach all of `runs` at their own addresses for
+    /// as long as the domain lives, by the largest leaves that fit.
+    ///
+    /// # Errors
+    /// [`HalError`]; part may be mapped then.
+    pub fn map_all(
+        &mut self,
+        platform: &mut dyn Platform,
+        mm: &mut mm::State,
+        id: DomainId,
+        runs: &[PageRun],
+    ) -> Result<(), HalError> {
+        let largest = self.unit()?.largest_leaf();
+        let domain = self.domains.get_mut(&id).ok_or(HalError::NoDomain(id))?;
+        if domain.kind == DomainKind::Passthrough {
+            return Ok(());
+        }
+        for run in runs {
+            let end = run.first.0.saturating_add(run.count);
+            if end > PAGES {
+                return Err(HalError::BeyondWidth(end));
+            }
+            let mut at = run.first.0;
+            while at < end {
+                let fits = |level: &u8| {
+                    let pages = 1u64 << (9 * u32::from(level - 1));
+                    at.is_multiple_of(pages) && pages <= end - at
+                };
+                let level = (2..=largest).rev().find(fits).unwrap_or(1);
+                domain.map_leaf(platform, mm, id, Pfn(at), level)?;
+                at += 1 << (9 * u32::from(level - 1));
+            }
+            domain.lasting.push(*run);
+        }
+        if self.unit()?.caches_absence() {
+            self.submit(platform, &[Request::domain(id.0, true)])?;
+        }
+        Ok(())
     }
 
     /// Let a domain's devices reach `frames` at their own addresses, to read
@@ -130,6 +173,12 @@ impl State {
         let domain = self.domains.get_mut(&id).ok_or(HalError::NoDomain(id))?;
         if domain.kind == DomainKind::Passthrough {
             return Ok(());
+        }
+        if let Some(frame) = frames.iter().find(|&&frame| domain.lasts(frame)) {
+            return Err(HalError::Lasting {
+                domain: id,
+                page: frame.0,
+            });
         }
         let mut cursor = Cursor::default();
         for (done, &frame) in frames.iter().enumerate() {
@@ -225,6 +274,32 @@ fn sorted(frames: &[Pfn]) -> Vec<u64> {
 }
 
 impl Domain {
+    fn lasts(&self, frame: Pfn) -> bool {
+        let holds = |run: &PageRun| (run.first.0..run.first.0 + run.count).contains(&frame.0);
+        self.lasting.iter().any(holds)
+    }
+
+    /// Write a leaf of `level` for good.
+    fn map_leaf(
+        &mut self,
+        platform: &mut dyn Platform,
+        mm: &mut mm::State,
+        id: DomainId,
+        frame: Pfn,
+        level: u8,
+    ) -> Result<(), HalError> {
+        let table = self.table_at(platform, mm, id, frame, level)?;
+        let large = if level > 1 { spec::ENTRY_LARGE } else { 0 };
+        let value = frame.base().0 | spec::ENTRY_READ | spec::ENTRY_WRITE | large;
+        let table_kind = second_level(id, frame, level);
+        Ok(write_entry(
+            platform,
+            entry(table, frame, level),
+            value,
+            table_kind,
+        )?)
+    }
+
     fn map_page(
         &mut self,
         platform: &mut dyn Platform,
@@ -328,21 +403,34 @@ impl Domain {
         if let Some(table) = self.find_leaf_table(platform, cursor, frame)? {
             return Ok(table);
         }
+        let table = self.table_at(platform, mm, id, frame, 1)?;
+        cursor.0 = Some((frame.0 >> 9, table));
+        Ok(table)
+    }
+
+    /// The table of `level` that maps `frame`, made if it is not there.
+    fn table_at(
+        &mut self,
+        platform: &mut dyn Platform,
+        mm: &mut mm::State,
+        id: DomainId,
+        frame: Pfn,
+        level: u8,
+    ) -> Result<Pfn, HalError> {
         let mut table = self.root;
-        for level in [4, 3, 2] {
-            let at = entry(table, frame, level);
+        for above in (level + 1..=4).rev() {
+            let at = entry(table, frame, above);
             let value = platform.memory().read_u64(at)?;
             table = if value & (spec::ENTRY_READ | spec::ENTRY_WRITE) == 0 {
                 let new = mm.reserve_frame(platform)?;
                 mm::frames::push_frame(&mut self.tables, new);
                 let value = new.base().0 | spec::ENTRY_READ | spec::ENTRY_WRITE;
-                write_entry(platform, at, value, second_level(id, frame, level))?;
+                write_entry(platform, at, value, second_level(id, frame, above))?;
                 new
             } else {
                 Pfn::from(Gpa(value & spec::ADDRESS))
             };
         }
-        cursor.0 = Some((frame.0 >> 9, table));
         Ok(table)
     }
 }

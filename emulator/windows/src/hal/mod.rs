@@ -91,6 +91,14 @@ pub enum HalError {
         /// Page number.
         page: u64,
     },
+    /// The page is mapped for as long as the domain lives.
+    #[error("page {page:#x} is mapped in domain {} for good", domain.0)]
+    Lasting {
+        /// Which domain.
+        domain: DomainId,
+        /// Page number.
+        page: u64,
+    },
     /// No room for a BAR.
     #[error("BAR {bar} of device {device} of {size:#x} bytes finds no place")]
     NoRoom {

@@ -242,6 +242,36 @@ impl State {
         change_command(platform, device, 0, COMMAND_BUS_MASTER);
     }
 
+    /// The device goes to D3hot. It has no No_Soft_Reset, so that it comes
+    /// back as from a reset: what it held, its BARs, its messages and its
+    /// command register are lost (PCI Power Management 1.2, 5.4.1). Until
+    /// then it neither answers at its BARs nor masters the bus.
+    pub fn power_down(&self, platform: &mut dyn Platform, device: RequesterId) {
+        change_command(platform, device, 0, COMMAND_MEMORY | COMMAND_BUS_MASTER);
+        platform.reset_device(device);
+    }
+
+    /// The device comes back to D0: its BARs, its messages and its command
+    /// register are restored, as the PCI bus driver does before the driver is
+    /// told.
+    pub fn power_up(&mut self, platform: &mut dyn Platform, device: RequesterId) {
+        let given = self.resources(device).clone();
+        for range in &given.memory {
+            let register = BAR0 + 4 * u16::from(range.bar);
+            let low = platform.config_read(device, register, 4);
+            platform.config_write(device, register, 4, range.address.0 as u32);
+            if low & BAR_TYPE == BAR_TYPE_64 {
+                let high = (range.address.0 >> 32) as u32;
+                platform.config_write(device, register + 4, 4, high);
+            }
+        }
+        let set = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE;
+        change_command(platform, device, set, 0);
+        if !given.messages.is_empty() {
+            self.connect_interrupts(platform, device, given.messages.len() as u32);
+        }
+    }
+
     /// Who a message with this address and data is for.
     #[must_use]
     pub fn message_target(&self, address: u64, data: u32) -> Option<Interrupt> {

@@ -74,6 +74,10 @@ pub mod capability {
     pub const CACHING_MODE: u64 = 1 << 7;
     /// CAP.SAGAW, bit 2: tables of four levels.
     pub const FOUR_LEVELS: u64 = 1 << 10;
+    /// CAP.SLLPS, bit 0: leaves of 2 MiB.
+    pub const LEAVES_2M: u64 = 1 << 34;
+    /// CAP.SLLPS, bit 1: leaves of 1 GiB.
+    pub const LEAVES_1G: u64 = 1 << 35;
     /// CAP.PSI: page-selective invalidation.
     pub const PAGE_SELECTIVE: u64 = 1 << 39;
     /// Position of CAP.MAMV, 6 bits.

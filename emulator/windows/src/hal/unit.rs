@@ -29,6 +29,19 @@ impl Unit {
         self.capabilities & capability::CACHING_MODE != 0
     }
 
+    /// The highest level of tables whose entries may be leaves.
+    pub fn largest_leaf(&self) -> u8 {
+        let offered = |bit| self.capabilities & bit != 0;
+        match (
+            offered(capability::LEAVES_2M),
+            offered(capability::LEAVES_1G),
+        ) {
+            (true, true) => 3,
+            (true, false) => 2,
+            _ => 1,
+        }
+    }
+
     /// Largest address mask of a page-selective invalidation; `None` if it
     /// has none.
     pub fn max_address_mask(&self) -> Option<u8> {

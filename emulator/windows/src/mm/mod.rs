@@ -207,7 +207,7 @@ impl State {
         }
     }
 
-    fn next_id(&mut self) -> Result<AllocationId, AllocFailure> {
+    pub(crate) fn next_id(&mut self) -> Result<AllocationId, AllocFailure> {
         if self.last_id >= LAST_ID.0 {
             return Err(AllocFailure::NoIds);
         }

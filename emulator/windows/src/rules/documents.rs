@@ -4,12 +4,7 @@ use super::{Rule, rules};
 
 rules! {
     CALLBACK_IRQL "callback-irql-pages" = Rule::new(
-        &[
-            "DxgkCbAllocatePagesForMdl",
-            "DxgkCbFreePagesFromMdl",
-            "DxgkCbAllocateContiguousMemory",
-            "DxgkCbFreeContiguousMemory",
-        ],
+        super::dxgk::CALLBACKS,
         "The callbacks' pages say PASSIVE_LEVEL, the isolation article APC_LEVEL or below: \
          APC_LEVEL is allowed",
     )

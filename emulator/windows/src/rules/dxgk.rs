@@ -7,6 +7,29 @@ use crate::mm::spec::APC_LEVEL;
 use crate::status;
 
 const REFUSED: u64 = status::INVALID_PARAMETER as u64;
+/// The memory callbacks of WDDM 2.4.
+pub(super) const CALLBACKS: &[&str] = &[
+    "DxgkCbAllocatePagesForMdl",
+    "DxgkCbFreePagesFromMdl",
+    "DxgkCbAllocateContiguousMemory",
+    "DxgkCbFreeContiguousMemory",
+    "DxgkCbPinFrameBufferForSave",
+    "DxgkCbUnpinFrameBufferForSave",
+    "DxgkCbMapFrameBufferPointer",
+    "DxgkCbUnmapFrameBufferPointer",
+    "DxgkCbMapMdlToIoMmu",
+    "DxgkCbUnmapMdlFromIoMmu",
+];
+const MAP: &[&str] = &["DxgkCbMapMdlToIoMmu"];
+const UNMAP: &[&str] = &["DxgkCbUnmapMdlFromIoMmu"];
+const SAVES: &[&str] = &[
+    "DxgkCbPinFrameBufferForSave",
+    "DxgkCbUnpinFrameBufferForSave",
+    "DxgkCbMapFrameBufferPointer",
+    "DxgkCbUnmapFrameBufferPointer",
+];
+const SAVE_BEGINS: &[&str] = &["DxgkCbPinFrameBufferForSave", "DxgkCbMapFrameBufferPointer"];
+const QUERY: &[&str] = &["DxgkDdiQueryAdapterInfo"];
 const ALLOCATES: &[&str] = &[
     "DxgkCbAllocatePagesForMdl",
     "DxgkCbAllocateContiguousMemory",
@@ -15,12 +38,7 @@ const FREES: &[&str] = &["DxgkCbFreePagesFromMdl", "DxgkCbFreeContiguousMemory"]
 
 rules! {
     CALLBACK_IRQL "memory-callback-irql" = Rule::at(
-        &[
-            "DxgkCbAllocatePagesForMdl",
-            "DxgkCbFreePagesFromMdl",
-            "DxgkCbAllocateContiguousMemory",
-            "DxgkCbFreeContiguousMemory",
-        ],
+        CALLBACKS,
         AtMost(APC_LEVEL),
         "The memory callbacks are called at APC_LEVEL or below",
     )
@@ -28,7 +46,15 @@ rules! {
     .ours("Windows stops from WDDM 3.2 on, by a code that is not documented; see \
            callback-irql-pages");
     ADAPTER "adapter-handle" = Rule::new(
-        ALLOCATES,
+        &[
+            "DxgkCbAllocatePagesForMdl",
+            "DxgkCbAllocateContiguousMemory",
+            "DxgkCbMapMdlToIoMmu",
+            "DxgkCbPinFrameBufferForSave",
+            "DxgkCbUnpinFrameBufferForSave",
+            "DxgkCbMapFrameBufferPointer",
+            "DxgkCbUnmapFrameBufferPointer",
+        ],
         "hAdapter is the handle that StartDevice got",
     )
     .returns(REFUSED)
@@ -58,6 +84,13 @@ rules! {
     .finding("foreign-mdl")
     .returns(status::INVALID_HANDLE as u64)
     .ours("not documented: a status is what these routines have to tell it with");
+    HANDLE_ADAPTER "memory-handle-adapter" = Rule::new(
+        FREES,
+        "A memory handle goes back through the adapter that it was got for",
+    )
+    .finding("foreign-mdl")
+    .returns(status::INVALID_HANDLE as u64)
+    .ours("not documented: the handle is refused, and stays good");
     HANDLE_TWICE "memory-handle-twice" = Rule::new(
         FREES,
         "hMemoryHandle is given back once",
@@ -65,6 +98,173 @@ rules! {
     .finding("double-free")
     .returns(status::INVALID_HANDLE as u64)
     .ours("not documented: see memory-handle; handles are not used anew, so that it shows");
+    MDL_POPULATED "mdl-populated" = Rule::new(
+        MAP,
+        "The MDL is populated with pages of RAM that are locked, nonpaged pool, or \
+         MmAllocatePagesForMdl's",
+    )
+    .returns(REFUSED)
+    .inferred("DXGKCB_MAPMDLTOIOMMU's page: populated with valid pages; the status is ours");
+    MDL_PAGES "mdl-pages-owned" = Rule::new(
+        MAP,
+        "The pages of the MDL belong to somebody when they are mapped",
+    )
+    .finding("mdl-use-after-free")
+    .returns(REFUSED)
+    .inferred("DXGKCB_MAPMDLTOIOMMU's page: populated with valid pages; the status is ours");
+    MDL_ACCESS "mdl-access" = Rule::new(
+        MAP,
+        "An MDL that MmProbeAndLockPages locked for IoReadAccess is mapped for the device to \
+         read only",
+    )
+    .ours("not documented: such a lock promises that the device does not write, and Windows may \
+           share the page");
+    MDL_TABLES "mdl-tables" = Rule::new(
+        MAP,
+        "Without memory for the domain's tables nothing is mapped",
+    )
+    .returns(status::INSUFFICIENT_RESOURCES as u64)
+    .ours("the status is not documented");
+    UNMAP_HANDLE "unmap-handle" = Rule::new(
+        UNMAP,
+        "hMemoryHandle is one that DxgkCbMapMdlToIoMmu gave for this adapter, and live",
+    )
+    .finding("foreign-mdl")
+    .ours("the routine returns nothing: it does nothing");
+    UNMAP_TWICE "unmap-handle-twice" = Rule::new(
+        UNMAP,
+        "An MDL is unmapped once",
+    )
+    .finding("double-free")
+    .ours("the routine returns nothing: it does nothing");
+    LEAK "handle-at-stop" = Rule::new(
+        &["DxgkDdiStopDevice"],
+        "When DxgkDdiStopDevice returns, every handle, mapping and pinned page is given back",
+    )
+    .finding("handle-leak")
+    .ours("the isolation article asks that there be no leaks and not what comes of one: dxgkrnl \
+           takes back what is left");
+    HLK_IMPORT "hlk-imports" = Rule::new(
+        &[],
+        "A driver that reports IoMmuSecureModeSupported does not import Mm's routines for pages, \
+         contiguous memory and locking",
+    )
+    .finding("import-forbidden")
+    .documented("the isolation article: the HLK scans the import table");
+    SAVE_ADAPTER "save-adapter" = Rule::new(
+        SAVES,
+        "PhysicalAdapterIndex is that of an adapter that reported memory to save",
+    )
+    .returns(REFUSED)
+    .inferred("the isolation article: one section for each adapter with a size; the status is \
+               ours");
+    SAVE_SIZE "save-size" = Rule::new(
+        SAVE_BEGINS,
+        "CommitSize, Size and Offset are multiples of a page, not empty, and within MaximumSize",
+    )
+    .returns(REFUSED)
+    .inferred("the callbacks' pages; the status is ours");
+    SAVE_IN_USE "save-in-use" = Rule::new(
+        SAVE_BEGINS,
+        "The save area is pinned, or mapped, once at a time",
+    )
+    .returns(status::SHARING_VIOLATION as u64)
+    .ours("the release names no handle, so that two would not be told apart");
+    SAVE_PIN "save-pin" = Rule::new(
+        &["DxgkCbPinFrameBufferForSave"],
+        "Pinning the whole save area may fail: the driver then maps it piece by piece",
+    )
+    .returns(status::NO_MEMORY as u64)
+    .documented("the isolation article; the status is ours");
+    SAVE_MAP "save-map" = Rule::new(
+        &["DxgkCbMapFrameBufferPointer"],
+        "Mapping a piece of the save area may fail: the driver then tries a smaller one",
+    )
+    .returns(status::NO_MEMORY as u64)
+    .documented("the isolation article; the status is ours");
+    SAVE_NO_PAGE "save-no-page" = Rule::new(
+        &["DxgkCbMapFrameBufferPointer"],
+        "Not even one page of the save area could be mapped",
+    )
+    // VIDEO_MEMORY_MANAGEMENT_INTERNAL.
+    .stops(0x10E, [Is(0x43), Is(0), Is(0), Is(0)])
+    .documented("bug check 0x10E, 0x43; its other parameters are ours");
+    SAVE_OFFSET "save-offset" = Rule::new(
+        &["DxgkCbMapFrameBufferPointer"],
+        "The asked bytes lie at pBaseAddress plus the Offset that comes back: views begin at \
+         multiples of 64 KiB",
+    )
+    .inferred("Offset is in and out; 64 KiB is the allocation granularity");
+    SAVE_RELEASE "save-release" = Rule::new(
+        &["DxgkCbUnpinFrameBufferForSave", "DxgkCbUnmapFrameBufferPointer"],
+        "What was pinned, or mapped, is released once, by what it was got with",
+    )
+    .finding("double-free")
+    .returns(REFUSED)
+    .ours("not documented");
+    SAVE_MAXIMUM "save-maximum" = Rule::new(
+        QUERY,
+        "MaximumSize is a multiple of a page, and Windows can commit it; else the adapter does \
+         not start",
+    )
+    .inferred("DXGK_FRAMEBUFFERSAVEAREA's page; what comes of another size is ours");
+    RESERVED_RANGE "reserved-range" = Rule::new(
+        QUERY,
+        "Ranges reserved by the hardware are whole pages that hold no RAM of Windows'; else the \
+         adapter does not start",
+    )
+    .inferred("the isolation article: VidMm validates them, so that no driver opens RAM to its \
+               device; what comes of it is ours");
+    RESERVED_FIRST "reserved-before-attach" = Rule::new(
+        QUERY,
+        "Ranges reserved by the hardware are asked for twice, count and content, and mapped \
+         before the device is attached",
+    )
+    .documented("the isolation article");
+    FLAG_ENABLED "iommu-flags-enabled" = Rule::new(
+        &[],
+        "IOMMUFlags 0x01 makes the adapter's domain",
+    )
+    .documented("the isolation article, IOMMUFlags");
+    FLAG_MAPPINGS "iommu-flags-mappings" = Rule::new(
+        &[],
+        "IOMMUFlags 0x02 maps all of RAM in the domain; without 0x01 it does nothing",
+    )
+    .documented("the isolation article, IOMMUFlags");
+    FLAG_ATTACH "iommu-flags-attach" = Rule::new(
+        &[],
+        "IOMMUFlags 0x04 attaches the device to the domain; without 0x02 it does nothing",
+    )
+    .documented("the isolation article, IOMMUFlags");
+    FLAG_BYPASS "iommu-flags-bypass" = Rule::new(
+        &[],
+        "IOMMUFlags 0x08 goes on although the driver does not report the cap; if it has no \
+         exclusive-access routines either, the device is switched without them",
+    )
+    .inferred("the isolation article, IOMMUFlags; how the device is switched then is ours");
+    FLAG_FAILURE "iommu-flags-failure" = Rule::new(
+        &[],
+        "IOMMUFlags 0x10 lets the adapter work although enabling failed, where isolation is \
+         forced at start; a secure VM's isolation may not fail",
+    )
+    .documented("the isolation article, IOMMUFlags");
+    ATTACH_TIME "attach-at-start" = Rule::new(
+        &[],
+        "--domain isolation attaches right after the start, as if a secure VM ran from then on",
+    )
+    .ours("Windows attaches when the first secure VM is made; a driver cannot tell when");
+    EXCLUSIVE_QUIET "exclusive-access-quiet" = Rule::new(
+        &["DxgkDdiBeginExclusiveAccess"],
+        "From the return of DxgkDdiBeginExclusiveAccess to the call of DxgkDdiEndExclusiveAccess \
+         the device touches no memory; its interrupts wait",
+    )
+    .documented("the isolation article; that the device does all it can meanwhile is ours, so \
+                 that work left queued shows");
+    EXCLUSIVE_REFUSED "exclusive-access-refused" = Rule::new(
+        &["DxgkDdiBeginExclusiveAccess"],
+        "A driver that refuses exclusive access does not start",
+    )
+    .ours("not documented");
     UNMAP_FAILED "unmap-failed" = Rule::new(
         &[],
         "The tables of an isolation domain hold what dxgkrnl mapped",

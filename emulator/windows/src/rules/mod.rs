@@ -20,7 +20,7 @@ pub use irql::Irql;
 
 use crate::call::{Outcome, Stop};
 use crate::platform::Platform;
-use journal::event::{Breach, Certainty, Event, Subject};
+use journal::event::{Breach, Certainty, Event, StackId, Subject};
 use std::fmt::Display;
 
 /// Makes the rows of a module, and `RULES`, all of them.
@@ -179,8 +179,20 @@ impl Rule {
         status: Option<u32>,
         what: impl Display,
     ) {
-        debug_assert!(self.finding.is_some(), "{} is no finding", self.id);
         let stack = p.stack();
+        self.report_from(p, stack, subject, status, what);
+    }
+
+    /// [`Rule::report`], from this place in the driver, or from none.
+    pub(crate) fn report_from(
+        &self,
+        p: &dyn Platform,
+        stack: StackId,
+        subject: Subject,
+        status: Option<u32>,
+        what: impl Display,
+    ) {
+        debug_assert!(self.finding.is_some(), "{} is no finding", self.id);
         p.scenario().journal().emit(Event::Breach(Breach {
             rule: self.id.to_owned(),
             finding: self.finding.unwrap_or_default().to_owned(),

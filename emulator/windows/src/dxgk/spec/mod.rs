@@ -24,6 +24,8 @@ pub mod initialization {
     pub const INTERRUPT_ROUTINE: u64 = 0x30;
     /// DxgkDdiDpcRoutine.
     pub const DPC_ROUTINE: u64 = 0x38;
+    /// DxgkDdiSetPowerState.
+    pub const SET_POWER_STATE: u64 = 0x58;
     /// DxgkDdiUnload.
     pub const UNLOAD: u64 = 0x70;
     /// DxgkDdiQueryAdapterInfo.
@@ -152,6 +154,73 @@ pub mod allocate_contiguous {
     pub const HANDLE: u64 = 0x28;
     /// pMemory, out.
     pub const MEMORY: u64 = 0x30;
+}
+
+/// `DXGKARGCB_MAPMDLTOIOMMU`.
+pub mod map_mdl {
+    /// pMdl.
+    pub const MDL: u64 = 0x00;
+    /// hMemoryHandle, out.
+    pub const HANDLE: u64 = 0x08;
+}
+
+/// `DXGKARGCB_PINFRAMEBUFFERFORSAVE`.
+pub mod pin_framebuffer {
+    /// PhysicalAdapterIndex, also of the argument of the unpin.
+    pub const ADAPTER: u64 = 0x00;
+    /// CommitSize.
+    pub const SIZE: u64 = 0x08;
+    /// pMdl, out.
+    pub const MDL: u64 = 0x10;
+}
+
+/// `DXGKARGCB_MAPFRAMEBUFFERPOINTER`.
+pub mod map_framebuffer {
+    /// PhysicalAdapterIndex.
+    pub const ADAPTER: u64 = 0x00;
+    /// Size.
+    pub const SIZE: u64 = 0x08;
+    /// Offset, in and out.
+    pub const OFFSET: u64 = 0x10;
+    /// pBaseAddress, out.
+    pub const ADDRESS: u64 = 0x18;
+}
+
+/// `DXGKARGCB_UNMAPFRAMEBUFFERPOINTER`.
+pub mod unmap_framebuffer {
+    /// PhysicalAdapterIndex.
+    pub const ADAPTER: u64 = 0x00;
+    /// pBaseAddress.
+    pub const ADDRESS: u64 = 0x08;
+}
+
+/// `DXGK_HARDWARERESERVEDRANGES`.
+pub mod reserved_ranges {
+    /// NumRanges.
+    pub const COUNT: u64 = 0x00;
+    /// pPhysicalRanges.
+    pub const RANGES: u64 = 0x08;
+    /// Bytes of the structure.
+    pub const SIZE: u32 = 0x10;
+    /// Bytes of a `DXGK_PHYSICAL_MEMORY_RANGE`: BaseAddress, NumberOfBytes.
+    pub const RANGE_SIZE: u64 = 0x10;
+}
+
+/// Bytes of a `DXGK_FRAMEBUFFERSAVEAREA`: MaximumSize.
+pub const FRAMEBUFFER_SAVE_AREA_SIZE: u32 = 8;
+
+/// What DxgkDdiSetPowerState is given.
+pub mod power {
+    /// DISPLAY_ADAPTER_HW_ID: the adapter, not one of its children.
+    pub const ADAPTER: u64 = 0xFFFF_FFFF;
+    /// PowerDeviceD0.
+    pub const D0: u64 = 1;
+    /// PowerDeviceD3.
+    pub const D3: u64 = 4;
+    /// PowerActionNone.
+    pub const ACTION_NONE: u64 = 0;
+    /// PowerActionSleep.
+    pub const ACTION_SLEEP: u64 = 2;
 }
 
 /// Largest allocation of either callback: 4 GiB less a page.

@@ -6,6 +6,11 @@ use memory::PAGE_SIZE;
 
 const PAGES: &str = "DxgkCbAllocatePagesForMdl";
 const CONTIGUOUS: &str = "DxgkCbAllocateContiguousMemory";
+const MAP_MDL: &str = "DxgkCbMapMdlToIoMmu";
+const UNMAP_MDL: &str = "DxgkCbUnmapMdlFromIoMmu";
+const PIN: &str = "DxgkCbPinFrameBufferForSave";
+const UNPIN: &str = "DxgkCbUnpinFrameBufferForSave";
+const VIEW: &str = "DxgkCbMapFrameBufferPointer";
 
 pub const CASES: &[Case] = &[
     (
@@ -58,6 +63,126 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
+        "memory-handle-adapter",
+        |w| {
+            let (argument, _) = w.dxgk_pages();
+            w.call("DxgkCbFreePagesFromMdl", &[ADAPTER + 8, argument])
+        },
+        |w| {
+            let (argument, _) = w.dxgk_pages();
+            w.call("DxgkCbFreePagesFromMdl", &[ADAPTER, argument])
+        },
+    ),
+    (
+        "mdl-populated",
+        |w| {
+            let (argument, mdl) = (w.space(16), w.pool_mdl());
+            w.put(argument, mdl);
+            w.call(MAP_MDL, &[ADAPTER, argument])
+        },
+        |w| {
+            let argument = w.mdl_argument();
+            w.call(MAP_MDL, &[ADAPTER, argument])
+        },
+    ),
+    ("mdl-pages-owned", |w| map_slot(w, 900), |w| map_slot(w, 2)),
+    ("mdl-tables", |w| map_isolated(w, 0), |w| map_isolated(w, 3)),
+    (
+        "unmap-handle",
+        |w| {
+            let (argument, _) = w.dxgk_pages();
+            w.call(UNMAP_MDL, &[ADAPTER, argument])
+        },
+        |w| {
+            let argument = w.mapped_mdl();
+            w.call(UNMAP_MDL, &[ADAPTER, argument])
+        },
+    ),
+    (
+        "unmap-handle-twice",
+        |w| {
+            let argument = w.mapped_mdl();
+            w.value(UNMAP_MDL, &[ADAPTER, argument]);
+            w.call(UNMAP_MDL, &[ADAPTER, argument])
+        },
+        |w| {
+            let argument = w.mapped_mdl();
+            w.call(UNMAP_MDL, &[ADAPTER, argument])
+        },
+    ),
+    (
+        "save-adapter",
+        |w| {
+            let argument = w.pin_argument(PAGE_SIZE);
+            w.windows.dxgk.section = None;
+            w.call(PIN, &[ADAPTER, argument])
+        },
+        |w| pin(w, PAGE_SIZE),
+    ),
+    (
+        "save-size",
+        |w| pin(w, 41 * PAGE_SIZE),
+        |w| pin(w, 40 * PAGE_SIZE),
+    ),
+    (
+        "save-in-use",
+        |w| {
+            w.pinned();
+            let argument = w.space(0x20);
+            w.put(argument + 8, PAGE_SIZE);
+            w.call(VIEW, &[ADAPTER, argument])
+        },
+        |w| {
+            let argument = w.pinned();
+            w.value(UNPIN, &[ADAPTER, argument]);
+            let argument = w.space(0x20);
+            w.put(argument + 8, PAGE_SIZE);
+            w.call(VIEW, &[ADAPTER, argument])
+        },
+    ),
+    (
+        "save-pin",
+        |w| {
+            w.windows.dxgk.pin_succeeds = false;
+            pin(w, PAGE_SIZE)
+        },
+        |w| pin(w, PAGE_SIZE),
+    ),
+    (
+        "save-map",
+        |w| {
+            w.leave_frames(1);
+            view(w, 2 * PAGE_SIZE)
+        },
+        |w| {
+            w.leave_frames(2);
+            view(w, 2 * PAGE_SIZE)
+        },
+    ),
+    (
+        "save-no-page",
+        |w| {
+            w.leave_frames(0);
+            view(w, PAGE_SIZE)
+        },
+        |w| {
+            w.leave_frames(1);
+            view(w, PAGE_SIZE)
+        },
+    ),
+    (
+        "save-release",
+        |w| {
+            let argument = w.pinned();
+            w.value(UNPIN, &[ADAPTER, argument]);
+            w.call(UNPIN, &[ADAPTER, argument])
+        },
+        |w| {
+            let argument = w.pinned();
+            w.call(UNPIN, &[ADAPTER, argument])
+        },
+    ),
+    (
         "device-range",
         |w| map_memory(w, 0x4001),
         |w| map_memory(w, 0x4000),
@@ -89,6 +214,33 @@ pub const CASES: &[Case] = &[
 fn allocate(w: &mut World, adapter: u64, bytes: u64) -> Outcome {
     let argument = w.pages_argument(bytes);
     w.call(PAGES, &[adapter, argument])
+}
+
+fn pin(w: &mut World, bytes: u64) -> Outcome {
+    let argument = w.pin_argument(bytes);
+    w.call(PIN, &[ADAPTER, argument])
+}
+
+fn view(w: &mut World, bytes: u64) -> Outcome {
+    let argument = w.view_argument(bytes, 0);
+    w.call(VIEW, &[ADAPTER, argument])
+}
+
+/// Map an MDL whose one page is `page`.
+fn map_slot(w: &mut World, page: u64) -> Outcome {
+    let (argument, mdl) = (w.space(16), w.pool_mdl());
+    w.set_flags(mdl, 2); // MDL_PAGES_LOCKED
+    w.put(mdl + 0x30, page);
+    w.put(argument, mdl);
+    w.call(MAP_MDL, &[ADAPTER, argument])
+}
+
+/// Map an MDL for an isolated device, with this many frames for its tables.
+fn map_isolated(w: &mut World, frames: u64) -> Outcome {
+    crate::dxgk::domain::attach(&mut w.windows, &mut w.machine).unwrap();
+    let argument = w.mdl_argument();
+    w.leave_frames(frames);
+    w.call(MAP_MDL, &[ADAPTER, argument])
 }
 
 fn contiguous(w: &mut World, boundary: u64) -> Outcome {

@@ -129,6 +129,12 @@ fn arguments(w: &mut World, routine: &str, rule: &str) -> Vec<u64> {
         "DxgkCbAllocateContiguousMemory" => vec![ADAPTER, w.contiguous_argument(PAGE_SIZE, 0)],
         "DxgkCbFreePagesFromMdl" => vec![ADAPTER, w.dxgk_pages().0],
         "DxgkCbFreeContiguousMemory" => vec![ADAPTER, w.dxgk_contiguous().0],
+        "DxgkCbMapMdlToIoMmu" => vec![ADAPTER, w.mdl_argument()],
+        "DxgkCbUnmapMdlFromIoMmu" => vec![ADAPTER, w.mapped_mdl()],
+        "DxgkCbPinFrameBufferForSave" => vec![ADAPTER, w.pin_argument(PAGE_SIZE)],
+        "DxgkCbUnpinFrameBufferForSave" => vec![ADAPTER, w.pinned()],
+        "DxgkCbMapFrameBufferPointer" => vec![ADAPTER, w.view_argument(PAGE_SIZE, 0)],
+        "DxgkCbUnmapFrameBufferPointer" => vec![ADAPTER, w.viewed()],
         other => panic!("{other}: tell how it is called"),
     }
 }

@@ -24,6 +24,10 @@ type Case = (
 const ELSEWHERE: &[&str] = &[
     // hal::tests::faults: an access of the device.
     "dma-violation",
+    // dxgk::tests::life: what is left when the device is stopped, and what the
+    // image imports.
+    "handle-at-stop",
+    "hlk-imports",
     // No call of the driver alone can make Windows' own tables wrong.
     "unmap-failed",
 ];
@@ -133,7 +137,13 @@ fn rows_are_named_once_and_say_what_and_whence() {
 #[test]
 fn routines_of_rules_exist() {
     // Routines of the driver, or of documents alone.
-    let others = ["DxgkDdiQueryAdapterInfo", "MmGetMdlPfnArray"];
+    let others = [
+        "DxgkDdiBeginExclusiveAccess",
+        "DxgkDdiQueryAdapterInfo",
+        "DxgkDdiSetPowerState",
+        "DxgkDdiStopDevice",
+        "MmGetMdlPfnArray",
+    ];
     for rule in all() {
         for routine in rule.routines {
             let mut windows = World::new().windows;

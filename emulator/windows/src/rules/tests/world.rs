@@ -295,6 +295,67 @@ impl World {
         (self.word(handle), self.get(argument + field::MEMORY))
     }
 
+    /// The argument of DxgkCbMapMdlToIoMmu for locked pool.
+    pub fn mdl_argument(&mut self) -> u64 {
+        let (at, mdl) = (self.space(16), self.locked());
+        self.put(at, mdl);
+        at
+    }
+
+    /// The argument of DxgkCbUnmapMdlFromIoMmu for locked pool.
+    pub fn mapped_mdl(&mut self) -> u64 {
+        let at = self.mdl_argument();
+        assert_eq!(self.value("DxgkCbMapMdlToIoMmu", &[ADAPTER, at]), 0);
+        let handle = self.get(at + 8);
+        self.word(handle)
+    }
+
+    /// An adapter with 40 pages to save its frame buffer to.
+    pub fn save_area(&mut self) {
+        let section = dxgk::framebuffer::Section::new(40 * PAGE_SIZE);
+        self.windows.dxgk.section = Some(section);
+    }
+
+    /// The argument of DxgkCbPinFrameBufferForSave.
+    pub fn pin_argument(&mut self, bytes: u64) -> u64 {
+        self.save_area();
+        let at = self.space(0x18);
+        self.put(at + 8, bytes);
+        at
+    }
+
+    /// The argument of DxgkCbUnpinFrameBufferForSave.
+    pub fn pinned(&mut self) -> u64 {
+        let at = self.pin_argument(PAGE_SIZE);
+        assert_eq!(self.value("DxgkCbPinFrameBufferForSave", &[ADAPTER, at]), 0);
+        self.word(0)
+    }
+
+    /// The argument of DxgkCbMapFrameBufferPointer.
+    pub fn view_argument(&mut self, bytes: u64, offset: u64) -> u64 {
+        self.save_area();
+        let at = self.space(0x20);
+        self.put(at + 8, bytes);
+        self.put(at + 0x10, offset);
+        at
+    }
+
+    /// The argument of DxgkCbUnmapFrameBufferPointer.
+    pub fn viewed(&mut self) -> u64 {
+        let at = self.view_argument(PAGE_SIZE, 0);
+        assert_eq!(self.value("DxgkCbMapFrameBufferPointer", &[ADAPTER, at]), 0);
+        let (address, argument) = (self.get(at + 0x18), self.space(16));
+        self.put(argument + 8, address);
+        argument
+    }
+
+    /// Leave this many page frames.
+    pub fn leave_frames(&mut self, count: u64) {
+        while self.windows.mm.stats().free_frames > count {
+            self.windows.mm.reserve_frame(&mut self.machine).unwrap();
+        }
+    }
+
     /// The device's first register, in a BAR of four pages.
     pub fn bar(&mut self) -> u64 {
         self.machine.bars[0] = (0x4000, false);
