@@ -38,7 +38,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
                             .iter()
                             .for_each(|&value| guest.remember(value));
                     }
-                    Ok(Progress::Ready) => {}
+                    Ok(Progress::Ready | Progress::DevicesTurn) => {}
                     Ok(Progress::Finished) | Err(_) => break,
                 }
             }
