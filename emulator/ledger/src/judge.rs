@@ -87,6 +87,10 @@ impl Ledger {
             .map(|owner| self.use_after_free(access, Some(route), pfn, Some(owner)));
         if let (Some(stale), Some(Some(used))) = (stale, used) {
             self.relate(stale, used);
+            if let Some(left) = self.left_of(Kind::MissingInvalidation, page.former_owner()) {
+                self.relate(left, stale);
+                self.relate(left, used);
+            }
         }
         if let Some(token) = token {
             self.facts.in_flight += 1;
@@ -194,17 +198,16 @@ impl Ledger {
             owner,
             &case,
         )?;
-        if mapped && let Some(left) = self.left_mapped_of(owner) {
+        if mapped && let Some(left) = self.left_of(Kind::MappedAfterFree, owner) {
             self.relate(left, found);
         }
         Some(found)
     }
 
-    /// The finding that a free of this allocation left it mapped.
-    fn left_mapped_of(&self, owner: Option<u32>) -> Option<usize> {
+    /// The finding that a free of this allocation left it mapped, or cached.
+    fn left_of(&self, kind: Kind, owner: Option<u32>) -> Option<usize> {
         let is_it = |finding: &Finding| {
-            finding.kind == Kind::MappedAfterFree
-                && finding.allocation.as_ref().map(|a| a.id.0) == owner
+            finding.kind == kind && finding.allocation.as_ref().map(|a| a.id.0) == owner
         };
         self.findings.iter().position(is_it)
     }

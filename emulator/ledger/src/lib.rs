@@ -36,6 +36,7 @@ mod finding;
 mod history;
 mod iotlb;
 mod judge;
+mod lives;
 mod mappings;
 mod mdls;
 mod pages;

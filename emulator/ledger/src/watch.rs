@@ -18,8 +18,6 @@ use memory::{Iova, PAGE_SHIFT, PAGE_SIZE, RequesterId};
 const TERMINATOR: u64 = u64::MAX >> PAGE_SHIFT;
 /// The same in the 40 bits of a frame number that hardware has room for.
 const TERMINATOR_OF_HARDWARE: u64 = (1 << 40) - 1;
-/// Partial allocations known at a time.
-pub(crate) const MAX_PARTIAL: usize = 1 << 12;
 
 /// Where the address of a refused access led before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

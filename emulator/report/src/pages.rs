@@ -1,33 +1,39 @@
 //! What each finding means: `docs/findings`, for `dmasan explain` and for
 //! programs that show rules.
 
-/// Every finding's identifier and its page, in Markdown.
-pub const PAGES: &[(&str, &str)] = &[
-    (
-        "dma-use-after-free",
-        include_str!("../../../docs/findings/dma-use-after-free.md"),
-    ),
-    (
-        "dma-unmapped",
-        include_str!("../../../docs/findings/dma-unmapped.md"),
-    ),
-    (
-        "dma-permission",
-        include_str!("../../../docs/findings/dma-permission.md"),
-    ),
-    (
-        "free-in-flight",
-        include_str!("../../../docs/findings/free-in-flight.md"),
-    ),
-    (
-        "mapped-after-free",
-        include_str!("../../../docs/findings/mapped-after-free.md"),
-    ),
-    (
-        "stale-iotlb",
-        include_str!("../../../docs/findings/stale-iotlb.md"),
-    ),
-];
+/// Makes [`PAGES`].
+macro_rules! pages {
+    ($($id:literal,)*) => {
+        /// Every finding's identifier and its page, in Markdown.
+        pub const PAGES: &[(&str, &str)] = &[
+            $(($id, include_str!(concat!("../../../docs/findings/", $id, ".md"))),)*
+        ];
+    };
+}
+
+pages! {
+    "dma-use-after-free",
+    "dma-unmapped",
+    "dma-permission",
+    "dma-raw-physical-address",
+    "dma-reused-memory",
+    "dma-interrupt-range",
+    "stale-iotlb",
+    "missing-invalidation",
+    "mapped-after-free",
+    "free-in-flight",
+    "cpu-use-after-free",
+    "double-free",
+    "foreign-mdl",
+    "mdl-not-released",
+    "mdl-use-after-free",
+    "partial-allocation-ignored",
+    "wrong-irql",
+    "handle-leak",
+    "exclusive-access-violation",
+    "import-forbidden",
+    "hang",
+}
 
 /// The first paragraph of a finding's page: what it is, in a sentence.
 pub(crate) fn short(id: &str) -> &'static str {

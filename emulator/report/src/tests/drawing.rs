@@ -59,16 +59,19 @@ fn stale_access_shows_the_missing_invalidation_and_both_owners() {
     assert_in_order(
         &text,
         &[
+            "ERROR: missing-invalidation",
+            "(1 of 3)",
+            "stale-iotlb (number 2)",
             "ERROR: stale-iotlb",
-            "(1 of 2)",
+            "(2 of 3)",
             "see also",
-            "dma-use-after-free (number 2)",
+            "dma-use-after-free (number 3)",
             "not invalidated: the IOTLB was left as it was",
             "does not notice",
             "the operating system: the table entry was changed, but the address was never",
             "the driver:",
             "ERROR: dma-use-after-free",
-            "SUMMARY: stale-iotlb in dmasan-gpu.sys+0x2230 (and 1 more)",
+            "SUMMARY: missing-invalidation in dmasan-gpu.sys+0x2230 (and 2 more)",
         ],
     );
 }
