@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
+mod breach;
 mod commands;
 mod findings;
 mod properties;
 mod silence;
+mod watch;
 
 use crate::{AccessFacts, Finding, Kind, Ledger};
 use journal::Record;
@@ -255,6 +257,11 @@ impl Run {
 
     pub(crate) fn findings(self) -> Vec<Finding> {
         self.end().findings().to_vec()
+    }
+
+    /// Before the run is over.
+    pub(crate) fn findings_so_far(&self) -> Vec<Finding> {
+        self.ledger().findings().to_vec()
     }
 
     pub(crate) fn kinds(self) -> Vec<Kind> {
