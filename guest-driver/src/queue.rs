@@ -31,7 +31,7 @@ pub const CURSOR_QUEUE_SIZE: u16 = 16;
 /// Request slots at most.
 const SLOTS: usize = QUEUE_SIZE as usize / 2;
 /// Bytes of a slot's request, and of its response after it.
-pub const REQUEST_BYTES: usize = 512;
+pub const REQUEST_BYTES: usize = 128;
 /// Bytes of a slot's response: the longest is an EDID's.
 pub const RESPONSE_BYTES: usize = 1536;
 const _: () = assert!(crate::spec::gpu::EDID_RESPONSE_SIZE <= RESPONSE_BYTES);

@@ -1,9 +1,12 @@
 //! What the driver is made to do: the adapter's life, and between start and
 //! stop the scenario's steps through the driver's Escape interface.
 
-use interface::{CREATE, ESCAPE_SIZE, Escape, FREE, PRESENT, QUERY, WAIT};
+use interface::{
+    CREATE, CREATE_BLOB, CURSOR_HIDE, CURSOR_MOVE, CURSOR_SHAPE, DISPLAY, EDID, ESCAPE_SIZE,
+    Escape, FREE, PRESENT, QUERY, RESIZE, SCANOUT, WAIT,
+};
 use journal::Event;
-use scenario::Step;
+use scenario::{Power, Step};
 use windows::dxgk::lifecycle::LifecycleError;
 use windows::dxgk::{DriverCall, Progress};
 use windows::{Platform, Windows};
@@ -84,18 +87,19 @@ impl Workload {
             }
             Stage::Step(index) => {
                 let status = result as u32;
-                let answer = self.answer(windows, p)?;
                 if status >= 0x8000_0000 {
                     self.refused = true;
                     p.scenario().journal().emit(Event::Refused {
-                        step: format!("{} ({})", index + 1, name(self.steps.get(index))),
+                        step: format!(
+                            "{} ({})",
+                            index + 1,
+                            self.steps.get(index).map_or("none", Step::name)
+                        ),
                         status,
                     });
                     return self.stop(windows, p);
                 }
-                if let Some(Step::Create { .. }) = self.steps.get(index) {
-                    self.resources.push(answer.resource);
-                }
+                self.done(windows, p, index)?;
                 self.step(windows, p, index + 1)
             }
             Stage::Stopping => Ok(Next::Life(windows.advance(p, result)?)),
@@ -108,25 +112,87 @@ impl Workload {
         Ok(Escape::from_bytes(&bytes))
     }
 
+    /// Takes over what step `index` answered.
+    fn done(
+        &mut self,
+        windows: &Windows,
+        p: &dyn Platform,
+        index: usize,
+    ) -> Result<(), LifecycleError> {
+        match self.steps.get(index) {
+            Some(Step::Create { .. } | Step::CreateBlob { .. }) => {
+                let answer = self.answer(windows, p)?;
+                self.resources.push(answer.resource);
+            }
+            Some(Step::Resize { resource, .. }) => {
+                let answer = self.answer(windows, p)?;
+                if let Some(id) = self.resources.get_mut(*resource as usize) {
+                    *id = answer.resource;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn step(
         &mut self,
         windows: &mut Windows,
         p: &mut dyn Platform,
         index: usize,
     ) -> Result<Next, LifecycleError> {
-        let Some(step) = self.steps.get(index) else {
-            return self.stop(windows, p);
-        };
+        self.stage = Stage::Step(index);
+        match self.steps.get(index) {
+            None => self.stop(windows, p),
+            Some(Step::Power { to }) => match windows.set_power(p, *to == Power::Off) {
+                Some(call) => Ok(Next::Life(Progress::Call(call))),
+                None => {
+                    note(
+                        p,
+                        format!(
+                            "workload step {} was left out: the driver has no \
+                             DxgkDdiSetPowerState",
+                            index + 1
+                        ),
+                    );
+                    self.step(windows, p, index + 1)
+                }
+            },
+            Some(step) => {
+                let escape = self.escape(step);
+                self.escape_or_stop(windows, p, &escape)
+            }
+        }
+    }
+
+    /// The command that a step is.
+    fn escape(&self, step: &Step) -> Escape {
         let id = |resource: u32| self.resources.get(resource as usize).copied().unwrap_or(0);
-        let escape = match *step {
-            Step::Create { width, height } => Escape {
+        let seed = |frame: u64| self.seed.wrapping_add(frame);
+        match *step {
+            Step::Create {
                 width,
                 height,
+                scanout,
+            } => Escape {
+                width,
+                height,
+                scanout,
                 ..Escape::new(CREATE)
+            },
+            Step::CreateBlob {
+                width,
+                height,
+                scanout,
+            } => Escape {
+                width,
+                height,
+                scanout,
+                ..Escape::new(CREATE_BLOB)
             },
             Step::Present { resource, frame } => Escape {
                 resource: id(resource),
-                seed: self.seed.wrapping_add(frame),
+                seed: seed(frame),
                 ..Escape::new(PRESENT)
             },
             Step::Wait { resource } => Escape {
@@ -137,9 +203,62 @@ impl Workload {
                 resource: id(resource),
                 ..Escape::new(FREE)
             },
-        };
-        self.stage = Stage::Step(index);
-        self.escape_or_stop(windows, p, &escape)
+            Step::Resize {
+                resource,
+                width,
+                height,
+            } => Escape {
+                resource: id(resource),
+                width,
+                height,
+                ..Escape::new(RESIZE)
+            },
+            Step::Scanout { resource, scanout } => Escape {
+                resource: id(resource),
+                scanout,
+                ..Escape::new(SCANOUT)
+            },
+            Step::ScanoutOff { scanout } => Escape {
+                scanout,
+                ..Escape::new(SCANOUT)
+            },
+            Step::Display { scanout } => Escape {
+                scanout,
+                ..Escape::new(DISPLAY)
+            },
+            Step::Edid { scanout } => Escape {
+                scanout,
+                ..Escape::new(EDID)
+            },
+            Step::Cursor {
+                scanout,
+                frame,
+                x,
+                y,
+                hot_x,
+                hot_y,
+            } => Escape {
+                scanout,
+                seed: seed(frame),
+                x,
+                y,
+                width: hot_x,
+                height: hot_y,
+                ..Escape::new(CURSOR_SHAPE)
+            },
+            Step::CursorMove { scanout, x, y } => Escape {
+                scanout,
+                x,
+                y,
+                ..Escape::new(CURSOR_MOVE)
+            },
+            Step::CursorHide { scanout } => Escape {
+                scanout,
+                ..Escape::new(CURSOR_HIDE)
+            },
+            // Of the entry points, not of Escape.
+            Step::Power { .. } => Escape::new(QUERY),
+        }
     }
 
     fn escape_or_stop(
@@ -166,14 +285,4 @@ impl Workload {
 
 fn note(p: &dyn Platform, text: String) {
     p.scenario().journal().emit(Event::Note { text });
-}
-
-fn name(step: Option<&Step>) -> &'static str {
-    match step {
-        Some(Step::Create { .. }) => "create",
-        Some(Step::Present { .. }) => "present",
-        Some(Step::Wait { .. }) => "wait",
-        Some(Step::Free { .. }) => "free",
-        None => "none",
-    }
 }

@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod plan;
+mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{MAX_FRAME_SIDE, MAX_WORKLOAD, Order, Part, Plan, PlanError, Step};
+pub use plan::{MAX_WORKLOAD, Order, Part, Plan, PlanError};
+pub use steps::{MAX_FRAME_SIDE, MAX_SCANOUTS, Power, Step};
 
 use journal::Journal;
 use journal::event::{Event, Point};

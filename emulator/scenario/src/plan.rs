@@ -1,5 +1,6 @@
 //! Scenario files.
 
+use crate::steps::{self, MAX_FRAME_SIDE, Step};
 use journal::event::Point;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -7,8 +8,6 @@ use thiserror::Error;
 
 /// Most steps a workload may have.
 pub const MAX_WORKLOAD: usize = 10_000;
-/// Largest width or height of a frame, pixels.
-pub const MAX_FRAME_SIDE: u32 = 4096;
 /// Most deviations a file may list.
 const MAX_CHOICES: usize = 1_000_000;
 /// No scenario file is longer, bytes.
@@ -41,41 +40,6 @@ pub enum Part {
     All,
 }
 
-/// One thing that the machine makes the driver do, through its Escape
-/// interface. Resources are counted from 0 in the order of their creation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Step {
-    /// Create a resource of this size in pixels.
-    Create {
-        /// Pixels a row.
-        width: u32,
-        /// Rows.
-        height: u32,
-    },
-    /// Draw and present the frame of the seed plus `frame`.
-    Present {
-        /// Which resource.
-        #[serde(default)]
-        resource: u32,
-        /// Added to the scenario's seed.
-        #[serde(default)]
-        frame: u64,
-    },
-    /// Wait until the resource's frames are done.
-    Wait {
-        /// Which resource.
-        #[serde(default)]
-        resource: u32,
-    },
-    /// Free the resource.
-    Free {
-        /// Which resource.
-        #[serde(default)]
-        resource: u32,
-    },
-}
-
 /// One deviation from the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +66,8 @@ struct File {
     choice: Vec<Choice>,
     #[serde(default)]
     workload: Option<Vec<Step>>,
+    #[serde(default)]
+    displays: Option<Vec<(u32, u32)>>,
 }
 
 /// Why a scenario is refused.
@@ -131,6 +97,19 @@ pub enum PlanError {
         /// What is wrong, and what to write.
         problem: String,
     },
+    /// A display that cannot be.
+    #[error(
+        "display {at} is {width} x {height}: give at most {MAX_FRAME_SIDE} x {MAX_FRAME_SIDE} \
+         pixels, or 0 x 0 for none"
+    )]
+    Display {
+        /// Which, from 0.
+        at: usize,
+        /// Pixels a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
     /// Two deviations for one choice.
     #[error("choice {0} is listed twice; keep one")]
     TwiceChosen(u64),
@@ -149,6 +128,9 @@ pub struct Plan {
     pub part: Part,
     /// What the driver is made to do.
     pub workload: Vec<Step>,
+    /// Width and height of the display on each scanout, 0 x 0 for none;
+    /// empty: as the machine has it.
+    pub displays: Vec<(u32, u32)>,
     /// Deviations from the order: the way to take, by the number of the
     /// choice.
     pub choices: BTreeMap<u64, u32>,
@@ -166,6 +148,7 @@ impl Default for Plan {
                 Step::Create {
                     width: 640,
                     height: 480,
+                    scanout: 0,
                 },
                 Step::Present {
                     resource: 0,
@@ -173,6 +156,7 @@ impl Default for Plan {
                 },
                 Step::Free { resource: 0 },
             ],
+            displays: Vec::new(),
             choices: BTreeMap::new(),
         }
     }
@@ -192,7 +176,14 @@ impl Plan {
         let workload = file.workload.unwrap_or(default.workload);
         limit("workload", workload.len(), MAX_WORKLOAD)?;
         limit("choice", file.choice.len(), MAX_CHOICES)?;
-        check_workload(&workload)?;
+        steps::check(&workload)?;
+        let displays = file.displays.unwrap_or_default();
+        limit("displays", displays.len(), steps::MAX_SCANOUTS as usize)?;
+        for (at, &(width, height)) in displays.iter().enumerate() {
+            if width.max(height) > MAX_FRAME_SIDE {
+                return Err(PlanError::Display { at, width, height });
+            }
+        }
         let mut choices = BTreeMap::new();
         for Choice { number, take } in file.choice {
             if choices.insert(number, take).is_some() {
@@ -205,6 +196,7 @@ impl Plan {
             order: file.order,
             part: file.part_accesses,
             workload,
+            displays,
             choices,
         })
     }
@@ -231,45 +223,6 @@ impl Plan {
 fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), PlanError> {
     if count > limit {
         return Err(PlanError::TooMany { what, count, limit });
-    }
-    Ok(())
-}
-
-/// A workload must name resources that exist, and sizes that can.
-fn check_workload(steps: &[Step]) -> Result<(), PlanError> {
-    let mut alive: Vec<bool> = Vec::new();
-    for (at, step) in steps.iter().enumerate() {
-        let wrong = |problem: String| PlanError::Step {
-            step: at + 1,
-            problem,
-        };
-        match *step {
-            Step::Create { width, height } => {
-                for (what, side) in [("width", width), ("height", height)] {
-                    if side == 0 || side > MAX_FRAME_SIDE {
-                        return Err(wrong(format!(
-                            "{what} = {side}: give 1 to {MAX_FRAME_SIDE} pixels"
-                        )));
-                    }
-                }
-                alive.push(true);
-            }
-            Step::Present { resource, .. } | Step::Wait { resource } | Step::Free { resource } => {
-                match alive.get_mut(resource as usize) {
-                    Some(live) if *live => *live = !matches!(step, Step::Free { .. }),
-                    Some(_) => {
-                        return Err(wrong(format!(
-                            "resource {resource} was freed by an earlier step"
-                        )));
-                    }
-                    None => {
-                        return Err(wrong(format!(
-                            "resource {resource} was not created by an earlier step"
-                        )));
-                    }
-                }
-            }
-        }
     }
     Ok(())
 }

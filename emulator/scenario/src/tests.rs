@@ -55,6 +55,27 @@ fn a_bad_file_is_refused_with_its_place() {
             "step 3: resource 0 was freed",
         ),
         (
+            "workload = [\n{ do = \"display\" },\n{ do = \"dance\" },\n]",
+            "line 3",
+        ),
+        (
+            "workload = [{do=\"power\",to=\"off\"},{do=\"edid\"}]",
+            "step 2: the adapter is off",
+        ),
+        (
+            "workload = [{do=\"power\",to=\"on\"}]",
+            "step 1: the adapter is on already",
+        ),
+        (
+            "workload = [{do=\"cursor\",hot-x=64}]",
+            "hot-x = 64: give 0 to 63",
+        ),
+        (
+            "workload = [{do=\"scanout-off\",scanout=16}]",
+            "scanout = 16: give 0 to 15",
+        ),
+        ("displays = [[4097, 1]]", "display 0 is 4097 x 1"),
+        (
             "choice = [{number=1,take=0},{number=1,take=1}]",
             "choice 1 is listed twice",
         ),
@@ -62,6 +83,47 @@ fn a_bad_file_is_refused_with_its_place() {
         let error = Plan::parse(text).unwrap_err().to_string();
         assert!(error.contains(says), "{text:?} gave {error:?}");
     }
+}
+
+#[test]
+fn every_step_is_read_and_told_by_its_name() {
+    let plan = Plan::parse(
+        r#"
+        displays = [[1024, 768], [800, 600]]
+        workload = [
+          { do = "display", scanout = 1 },
+          { do = "edid" },
+          { do = "create-blob", width = 64, height = 64, scanout = 1 },
+          { do = "resize", width = 32, height = 32 },
+          { do = "scanout", scanout = 0 },
+          { do = "scanout-off", scanout = 1 },
+          { do = "cursor", x = -3, y = 7, hot-x = 63, hot-y = 1 },
+          { do = "cursor-move", x = 1, y = 1 },
+          { do = "cursor-hide" },
+          { do = "power", to = "off" },
+          { do = "power", to = "on" },
+        ]
+        "#,
+    )
+    .unwrap();
+    let names: Vec<_> = plan.workload.iter().map(Step::name).collect();
+    assert_eq!(
+        names,
+        [
+            "display",
+            "edid",
+            "create-blob",
+            "resize",
+            "scanout",
+            "scanout-off",
+            "cursor",
+            "cursor-move",
+            "cursor-hide",
+            "power",
+            "power",
+        ]
+    );
+    assert_eq!(plan.displays, [(1024, 768), (800, 600)]);
 }
 
 #[test]
