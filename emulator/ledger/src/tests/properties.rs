@@ -147,6 +147,79 @@ fn event() -> impl Strategy<Value = Event> {
             function: NameId(0),
             value: 0
         }),
+        word(),
+    ]
+}
+
+/// What driver and device say of each other.
+fn word() -> impl Strategy<Value = Event> {
+    let segment = || {
+        (address(), any::<u32>()).prop_map(|(iova, length)| event::Segment {
+            iova: Iova(iova),
+            length,
+        })
+    };
+    let pages = (address(), prop_oneof![0u64..8, any::<u64>()]).prop_map(|(first, count)| {
+        vec![PageRun {
+            first: Pfn(first >> 12),
+            count,
+        }]
+    });
+    prop_oneof![
+        any::<u32>().prop_map(|memory| Event::Caps { memory }),
+        any::<bool>().prop_map(|begun| Event::ExclusiveAccess { begun }),
+        (0u64..4, pages).prop_map(|(handle, pages)| Event::MapMdl(event::MdlMapping {
+            handle,
+            mdl: 0,
+            pages,
+            write: true,
+            stack: StackId(1),
+        })),
+        (0u64..4).prop_map(|handle| Event::UnmapMdl {
+            handle,
+            stack: StackId(2)
+        }),
+        address().prop_map(|address| Event::Physical {
+            address,
+            gpa: Gpa(address),
+            stack: StackId(3),
+        }),
+        (0u32..4, 0u32..3, vec(segment(), 0..4)).prop_map(|(context, resource, segments)| {
+            Event::Backing {
+                context: ContextId(context),
+                resource,
+                segments,
+            }
+        }),
+        (0u32..3).prop_map(|resource| Event::NoBacking {
+            context: ContextId(0),
+            resource
+        }),
+        (0u32..4, 0u32..3).prop_map(|(context, resource)| Event::Command {
+            context: ContextId(context),
+            name: NameId(0),
+            detail: String::new(),
+            resource: Some(resource),
+        }),
+        (any::<u16>(), segment()).prop_map(|(queue, area)| Event::Queue {
+            device: DEVICE,
+            queue,
+            areas: [area; 3],
+        }),
+        (0usize..Kind::ALL.len(), 0u32..6, address()).prop_map(|(kind, id, address)| {
+            Event::Breach(event::Breach {
+                rule: String::new(),
+                finding: Kind::ALL[kind].id().into(),
+                reason: String::new(),
+                certainty: event::Certainty::Ours,
+                status: None,
+                subject: event::Subject {
+                    allocation: Some(AllocationId(id)),
+                    address,
+                },
+                stack: StackId(id),
+            })
+        }),
     ]
 }
 
@@ -155,9 +228,12 @@ proptest! {
 
     #[test]
     fn any_events_leave_the_ledger_whole(
+        domain in prop_oneof![
+            Just("isolation"), Just("passthrough"), Just("isolation-forced")
+        ],
         events in vec((any::<u64>(), event()), 0..120)
     ) {
-        let mut ledger = Ledger::new();
+        let mut ledger = Run::in_domain(domain).ledger();
         for (time, event) in events {
             ledger.push(&Record { time, event });
         }
@@ -214,6 +290,37 @@ fn huge_allocations_cost_no_more_than_their_events() {
 
     assert!(ledger.facts().unwatched_pages > 0);
     assert!(ledger.table_bytes() < 512 << 20);
+}
+
+#[test]
+fn huge_segments_and_mdls_cost_no_more_than_their_events() {
+    let mut run = Run::isolated().map(0, 1).allocate(1, 1, 1);
+    for id in 1..200 {
+        let segment = event::Segment {
+            iova: Iova(0),
+            length: u32::MAX,
+        };
+        run = run
+            .then(Event::Backing {
+                context: ContextId(1),
+                resource: id,
+                segments: vec![segment; 64],
+            })
+            .then(Event::MapMdl(event::MdlMapping {
+                handle: u64::from(id),
+                mdl: 0,
+                pages: vec![PageRun {
+                    first: Pfn(u64::from(id) << 20),
+                    count: u64::MAX,
+                }],
+                write: false,
+                stack: StackId(1),
+            }));
+    }
+
+    let ledger = run.end();
+
+    assert_eq!(ledger.findings(), []);
 }
 
 #[test]
