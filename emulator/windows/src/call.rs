@@ -74,6 +74,17 @@ pub enum Outcome {
     Stop(Stop),
 }
 
+impl Outcome {
+    /// If Windows stops: the breach is about this.
+    #[must_use]
+    pub fn about(self, subject: Subject) -> Self {
+        match self {
+            Self::Stop(stop) => Self::Stop(stop.about(subject)),
+            other => other,
+        }
+    }
+}
+
 /// A bug check that a call provokes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {

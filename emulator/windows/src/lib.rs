@@ -12,6 +12,7 @@ pub mod layout;
 pub mod loader;
 pub mod mm;
 pub mod platform;
+pub mod processor;
 pub mod rules;
 pub mod services;
 pub mod status;

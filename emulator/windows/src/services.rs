@@ -106,7 +106,7 @@ impl Windows {
     /// The driver called thunk `index`.
     pub fn call(&mut self, p: &mut dyn Platform, index: u32, call: &Call) -> Outcome {
         let service = self.thunk_name(index).and_then(find);
-        match service {
+        let outcome = match service {
             Some(Service::Executive(routine)) => routine(&mut self.executive, p, call),
             Some(Service::Memory(routine)) => {
                 let irql = self.executive.irql();
@@ -115,7 +115,8 @@ impl Windows {
             Some(Service::Callback(routine)) => routine(self, p, call),
             // Only a forged jump into the thunk pages gets here.
             None => Outcome::Return(u64::from(status::NOT_IMPLEMENTED)),
-        }
+        };
+        self.explain(outcome)
     }
 }
 

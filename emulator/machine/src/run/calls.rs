@@ -1,14 +1,13 @@
 //! Calls of the driver to Windows, and returns of its routines.
 
 use super::Machine;
-use super::stops;
 use super::threads::{Purpose, Thread, Waiting};
 use crate::error::MachineError;
 use crate::vm::Gpr;
 use journal::event::{End, Event};
 use memory::Gva;
 use windows::dxgk::DriverCall;
-use windows::{Call, Outcome, Platform, layout};
+use windows::{Call, Outcome, Platform, layout, processor};
 
 impl Machine {
     /// The driver called thunk `index`.
@@ -120,7 +119,7 @@ impl Machine {
         let irql = self.windows.executive.irql();
         if irql != frame.called_at
             && let Some(end) =
-                self.bug_check(stops::irql_left(frame.name, frame.called_at, irql))?
+                self.bug_check(processor::irql_left(frame.name, frame.called_at, irql))?
         {
             return Ok(Some(end));
         }
@@ -146,7 +145,7 @@ impl Machine {
             } => {
                 if let Some(at) = store
                     && let Err(error) = self.board.write(at, &[value as u8])
-                    && let Outcome::Stop(stop) = error.into()
+                    && let Outcome::Stop(stop) = self.windows.explain(error.into())
                 {
                     return self.bug_check(stop);
                 }

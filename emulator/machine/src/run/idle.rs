@@ -1,16 +1,16 @@
 //! What happens while the driver's code does not run: the next call of the
 //! adapter's life, and waiting.
 
+use super::Machine;
 use super::threads::{Parked, Purpose};
-use super::{Machine, stops};
 use crate::error::MachineError;
 use crate::vm::Gpr;
 use crate::workload::Next;
 use gpu::Stepped;
 use journal::event::{End, Event};
 use memory::Gva;
-use windows::Stop;
 use windows::dxgk::Progress;
+use windows::{Stop, processor};
 
 impl Machine {
     /// No routine of the driver is running on this thread: call the next.
@@ -42,6 +42,9 @@ impl Machine {
             }
             Next::Life(Progress::Ready | Progress::DevicesTurn) => Ok(None),
             Next::Life(Progress::Finished) => {
+                if self.windows.dxgk.is_unloaded() {
+                    self.windows.mm.report_unreleased(&mut self.board);
+                }
                 if let Some(stop) = self.left_behind()
                     && let Some(end) = self.bug_check(stop)?
                 {
@@ -69,10 +72,10 @@ impl Machine {
             .iter()
             .find(|thread| thread.id != 0 && thread.ended.is_none());
         if let Some(thread) = thread {
-            return Some(stops::left_behind(thread.start, "a system thread"));
+            return Some(processor::left_behind(thread.start, "a system thread"));
         }
         if executive.next_deadline(None).is_some() {
-            return Some(stops::left_behind(Gva(0), "a timer that is set"));
+            return Some(processor::left_behind(Gva(0), "a timer that is set"));
         }
         None
     }
@@ -87,7 +90,7 @@ impl Machine {
             .find_map(|w| executive.wait_faults(&self.board, &w.wait))
         {
             let gone = windows::PlatformError::NotMapped(gone);
-            if let windows::Outcome::Stop(stop) = gone.into() {
+            if let windows::Outcome::Stop(stop) = self.windows.explain(gone.into()) {
                 return self.bug_check(stop);
             }
         }

@@ -8,7 +8,6 @@
 mod calls;
 mod idle;
 mod snapshot;
-mod stops;
 pub(crate) mod threads;
 mod traps;
 
@@ -23,7 +22,7 @@ use journal::event::{self, BugCheck, Event, Point};
 use memory::{GuestMemory, Gva};
 use threads::{Frame, Purpose, Thread};
 use windows::dxgk::{DEVICE_IRQL, DriverCall};
-use windows::{Platform, Stop, Windows};
+use windows::{Platform, Stop, Windows, processor};
 
 /// Most routines of the driver that one thread is inside of. A stack of
 /// Windows' size ends far earlier, but a driver may move RSP.
@@ -233,7 +232,7 @@ impl Machine {
             written = written.and(self.board.space.write_u64(at, *value));
         }
         if written.is_err() || nested >= MAX_FRAMES {
-            let stop = stops::no_stack(pointer, &format!("to call {}", call.name));
+            let stop = processor::no_stack(pointer, &format!("to call {}", call.name));
             self.state.ended = self.bug_check(stop)?;
             return Ok(());
         }
@@ -267,7 +266,12 @@ impl Machine {
     fn expire_timers(&mut self) -> Result<Option<event::End>, MachineError> {
         match self.windows.executive.expire_timers(&mut self.board) {
             Ok(()) => Ok(None),
-            Err(error) => self.bug_check(stops::freed("KTIMER or its KDPC", "set", &error)),
+            Err(error) => {
+                let stop = self
+                    .windows
+                    .object_freed("KTIMER or its KDPC", "set", &error);
+                self.bug_check(stop)
+            }
         }
     }
 
@@ -332,7 +336,7 @@ impl Machine {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    let stop = stops::freed("KDPC", "queued", &error);
+                    let stop = self.windows.object_freed("KDPC", "queued", &error);
                     self.state.ended = self.bug_check(stop)?;
                 }
             }

@@ -1,13 +1,13 @@
 //! The driver's traps.
 
 use super::Machine;
-use super::stops::{self, BadAccess};
 use crate::error::MachineError;
 use crate::vm::emulate::{self, Completion, Intercept, Privileged};
 use crate::vm::{Gpr, RunLimit, StepEnd, Trap, thunk};
-use journal::event::{Certainty, End, Event, Point, TrapKind};
+use journal::event::{End, Event, Point, TrapKind};
 use memory::{Gva, PAGE_SIZE};
 use scenario::TIME_PER_TRAP;
+use windows::processor::{self, BadAccess};
 use windows::{Platform, Stop, layout};
 
 /// Trapped pages that are let through together. An instruction that is not
@@ -153,16 +153,15 @@ impl Machine {
             return self.let_through(page, limit);
         }
         self.note(TrapKind::PageFault, address.0, 0, 0);
-        let stop = BadAccess {
+        let access = BadAccess {
             address,
             write,
             fetch,
             mapped: self.board.space.mapping(address).is_some(),
             rip,
             irql: self.windows.executive.irql(),
-        }
-        .stop();
-        self.raise(stop)
+        };
+        self.raise(self.windows.bad_access(&access))
     }
 
     /// The driver's code raised an exception that ends in `stop`; in a
@@ -179,7 +178,7 @@ impl Machine {
             return self.bug_check(stop);
         }
         let what_for = format!("for the exception that would be: {}", stop.reason);
-        self.bug_check(stops::no_stack(pointer, &what_for))
+        self.bug_check(processor::no_stack(pointer, &what_for))
     }
 
     fn exception(
@@ -189,7 +188,7 @@ impl Machine {
         what: &str,
     ) -> Result<Option<End>, MachineError> {
         self.note(TrapKind::Exception, rip.0, status, 0);
-        self.raise(stops::exception(status, what, rip))
+        self.raise(processor::exception(status, what, rip))
     }
 
     /// Let the instruction reach the trapped page, and further ones that it
@@ -275,18 +274,7 @@ impl Machine {
             } => with.value = self.board.vm.gs_base(),
             P::FastFail { code } => {
                 self.note(TrapKind::Exception, rip.0, u64::from(code), 0);
-                return self.bug_check(Stop {
-                    code: 0x139,
-                    parameters: [u64::from(code), 0, 0, 0],
-                    certainty: Certainty::Documented,
-                    reason: format!(
-                        "KERNEL_SECURITY_CHECK_FAILURE: the driver failed fast (int 29h), \
-                         code {code}"
-                    ),
-                    rule: None,
-                    subject: Default::default(),
-                    go_on: None,
-                });
+                return self.bug_check(processor::fast_fail(code));
             }
             P::Assert => return self.exception(0xC000_0420, rip, "a failed assertion (int 2Ch)"),
             P::Undefined => return self.exception(0xC000_001D, rip, "an undefined instruction"),
@@ -315,7 +303,7 @@ impl Machine {
             .is_err()
         {
             let at = Gva(registers[Gpr::Rsp]);
-            return self.raise(stops::access_violation(at, "used", rip));
+            return self.raise(processor::access_violation(at, "used", rip));
         }
         self.board.vm.set_registers(&registers)?;
         Ok(None)

@@ -5,9 +5,9 @@ use super::frames::{Frame, count_frames, each_frame, push_frame};
 use super::pages::MDL_TAG;
 use super::space::{self, Region};
 use super::spec::mdl as layout;
-use super::{AllocFailure, State, pool};
+use super::{AllocFailure, State, past, pool};
 use crate::platform::{Platform, PlatformError, Protection};
-use journal::event::PageRun;
+use journal::event::{AllocationId, PageRun, Subject};
 use memory::{Gva, PAGE_SIZE, Pfn, pages_spanned};
 use thiserror::Error;
 
@@ -216,11 +216,24 @@ pub(super) fn create_for_pages(
     state: &mut State,
     platform: &mut dyn Platform,
     runs: &[PageRun],
+    requested: u64,
 ) -> Result<Gva, AllocFailure> {
-    let mdl = create(state, platform, 0, count_frames(runs) * PAGE_SIZE)?;
+    let given = count_frames(runs);
+    // The structure is made for the request (rule partial-slots), unless
+    // memory is too short even for that.
+    let made = create(state, platform, 0, requested * PAGE_SIZE);
+    let (mdl, room) = match made {
+        Err(AllocFailure::NoFrames { .. }) if requested > given => {
+            (create(state, platform, 0, given * PAGE_SIZE)?, given)
+        }
+        made => (made?, requested),
+    };
+    let bytes = given * PAGE_SIZE;
+    platform.write_u32(Gva(mdl.0 + layout::BYTE_COUNT), bytes as u32)?;
     let locked = layout::PAGES_LOCKED.to_le_bytes();
     platform.write(Gva(mdl.0 + layout::FLAGS), &locked)?;
-    write_slots(platform, mdl, each_frame(runs))?;
+    let unused = (given..room).map(|_| Pfn(layout::EMPTY_SLOT));
+    write_slots(platform, mdl, each_frame(runs).chain(unused))?;
     Ok(mdl)
 }
 
@@ -234,6 +247,9 @@ pub(super) fn write_slots(
     platform.write(Gva(MdlError::slot_address(mdl, 0)), &bytes)
 }
 
+/// Most pages of addresses that stay free after a mapping.
+const MOST_BEYOND: u64 = 512;
+
 /// A system mapping of an MDL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -243,6 +259,15 @@ pub struct Mapping {
     pub first: Option<Pfn>,
     /// `StartVa` when it was mapped.
     pub start_va: u64,
+    /// Pages that are mapped.
+    pub pages: u64,
+    /// Of them, pages that `MmAdvanceMdl` released.
+    pub passed: u64,
+    /// Addresses, in pages, that are kept free after them: where the pages
+    /// would be that were asked for and not given.
+    pub beyond: u64,
+    /// Whose pages they are.
+    pub allocation: Option<AllocationId>,
 }
 
 /// Map the MDL's pages to system addresses and note it in the MDL. Returns
@@ -261,7 +286,10 @@ pub fn map(
     for &frame in frames {
         push_frame(&mut runs, frame);
     }
-    let base = space::map(state, platform, Region::SystemPtes, &runs, protection)?;
+    let allocation = first_owner(state, frames);
+    let beyond = missing(state, allocation, frames.len() as u64);
+    let region = Region::SystemPtes;
+    let base = space::map_with_room(state, platform, region, &runs, beyond, protection)?;
     let va = Gva(base.0 + u64::from(mdl.byte_offset));
     let mut flags = mdl.flags | layout::MAPPED_TO_SYSTEM_VA;
     if flags & layout::PARTIAL != 0 {
@@ -278,6 +306,10 @@ pub fn map(
         base,
         first: frames.first().copied(),
         start_va: mdl.start_va,
+        pages: frames.len() as u64,
+        passed: 0,
+        beyond,
+        allocation,
     };
     state.mappings.insert(mdl.address, mapping);
     Ok(va)
@@ -289,7 +321,11 @@ pub(super) fn drop_mapping(state: &mut State, platform: &mut dyn Platform, mdl: 
     let Some(mapping) = state.mappings.remove(&mdl) else {
         return;
     };
-    space::unmap(state, platform, mapping.base);
+    let subject = Subject {
+        allocation: mapping.allocation,
+        address: mdl.0,
+    };
+    state.unmap_and_note(platform, mapping.base, past::Kind::Mdl, subject);
     if let Ok(mut mdl) = Mdl::read(platform, mdl) {
         let flags = mdl.flags & !(layout::MAPPED_TO_SYSTEM_VA | layout::PARTIAL_HAS_BEEN_MAPPED);
         // It was readable a moment ago.
@@ -297,6 +333,35 @@ pub(super) fn drop_mapping(state: &mut State, platform: &mut dyn Platform, mdl: 
             .write_flags(platform, flags)
             .and_then(|()| mdl.write_mapped_va(platform, 0));
     }
+}
+
+/// Undo one lock of a page; says whether it was locked.
+pub(super) fn unlock(state: &mut State, frame: Pfn) -> bool {
+    let Some(count) = state.locks.get_mut(&frame) else {
+        return false;
+    };
+    *count -= 1;
+    if *count == 0 {
+        state.locks.remove(&frame);
+    }
+    true
+}
+
+fn first_owner(state: &State, frames: &[Pfn]) -> Option<AllocationId> {
+    match state.frame(*frames.first()?) {
+        Some(Frame::Owned(id)) => Some(id),
+        _ => None,
+    }
+}
+
+/// Pages that were asked for and not given, of an allocation all of whose
+/// `mapped` pages an MDL describes; at most [`MOST_BEYOND`].
+fn missing(state: &State, allocation: Option<AllocationId>, mapped: u64) -> u64 {
+    let record = allocation.and_then(|id| state.record(id));
+    let missing = record
+        .filter(|record| count_frames(&record.pages) == mapped)
+        .map_or(0, |record| record.requested.saturating_sub(mapped));
+    missing.min(MOST_BEYOND)
 }
 
 /// The first frame that belongs to nobody: with its slot.

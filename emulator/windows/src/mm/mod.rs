@@ -7,19 +7,23 @@
 pub mod frames;
 pub mod mdl;
 pub mod pages;
+mod past;
 mod pins;
 pub mod pool;
 mod services;
 pub mod space;
 pub mod spec;
+mod structures;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod user;
 
 pub use frames::{Frame, Frames, POISON, Window};
 pub use mdl::{Mdl, MdlError};
 pub use pages::{ContiguousAllocation, ContiguousRequest, PageAllocation, PageRequest, Record};
+pub use past::{Absent, Gone, Kind as GoneKind};
 pub use services::SERVICES;
 pub use space::Region;
 /// MM_ALLOCATE_FULLY_REQUIRED.
@@ -53,13 +57,28 @@ pub struct State {
     pool: pool::Pool,
     /// Live page allocations, pool aside.
     records: BTreeMap<AllocationId, Record>,
+    /// MDL structures that were made with pages, until their pool is freed.
+    mdls: BTreeMap<Gva, MadeWith>,
     /// MDLs mapped to system addresses, by the MDL's address.
     mappings: BTreeMap<Gva, mdl::Mapping>,
+    /// MDLs mapped to user addresses, by the first address of the range.
+    user_mappings: BTreeMap<Gva, user::UserMapping>,
     /// How often a frame is locked by `MmProbeAndLockPages`.
     locks: BTreeMap<Pfn, u32>,
+    /// What was freed or unmapped.
+    past: past::Past,
     /// What the device reaches through MDLs of the driver's own.
     pins: pins::Pins,
     last_id: u32,
+}
+
+/// What an MDL structure was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MadeWith {
+    /// The pages.
+    allocation: AllocationId,
+    /// How.
+    kind: AllocationKind,
 }
 
 /// Why there is no memory.
@@ -141,8 +160,11 @@ impl State {
             pool: pool::Pool::default(),
             records: BTreeMap::new(),
             mappings: BTreeMap::new(),
+            user_mappings: BTreeMap::new(),
             locks: BTreeMap::new(),
+            past: past::Past::default(),
             pins: pins::Pins::default(),
+            mdls: BTreeMap::new(),
             last_id: 0,
         }
     }
@@ -172,6 +194,12 @@ impl State {
     #[must_use]
     pub fn pool_block(&self, address: Gva) -> Option<&pool::Block> {
         self.pool.block(address)
+    }
+
+    /// The live pool block in whose pages `address` lies, and its start.
+    #[must_use]
+    pub fn pool_block_around(&self, address: Gva) -> Option<(Gva, &pool::Block)> {
+        self.pool.block_around(address)
     }
 
     /// What is allocated now.

@@ -4,11 +4,11 @@
 use super::frames::{Taken, Window, count_frames, each_frame};
 use super::space::{self, Region};
 use super::spec::{allocate, mdl as layout};
-use super::{AllocFailure, POISON, State, mdl, pool, retire, tell_recycled, zero};
+use super::{AllocFailure, MadeWith, POISON, State, mdl, past, pool, retire, tell_recycled, zero};
 use crate::call::Stop;
 use crate::platform::{Platform, Protection};
 use crate::rules::mm as rule;
-use journal::event::{Allocation, AllocationId, AllocationKind, Event, PageRun, StackId};
+use journal::event::{Allocation, AllocationId, AllocationKind, Event, PageRun, StackId, Subject};
 use memory::{Gva, PAGE_SIZE, Pfn};
 
 /// Tag of the pool block that an MDL structure is.
@@ -108,7 +108,8 @@ impl State {
         if request.flags & allocate::DONT_ZERO == 0 {
             zero(platform.memory(), &runs);
         }
-        let mdl = match mdl::create_for_pages(self, platform, &runs) {
+        let requested = request.bytes.div_ceil(PAGE_SIZE);
+        let mdl = match mdl::create_for_pages(self, platform, &runs, requested) {
             Ok(mdl) => mdl,
             Err(error) => {
                 let recycled = self.frames.release(&runs);
@@ -122,9 +123,14 @@ impl State {
             handle: request.handle,
             address: mdl,
             pages: runs,
-            requested: request.bytes.div_ceil(PAGE_SIZE),
+            requested,
             stack: platform.stack(),
         };
+        let made = MadeWith {
+            allocation: id,
+            kind: request.kind,
+        };
+        self.mdls.insert(mdl, made);
         admit(self, platform, id, record);
         Ok(PageAllocation { id, mdl, frames })
     }
@@ -222,7 +228,11 @@ impl State {
         let Some(record) = self.records.remove(&id) else {
             return;
         };
-        space::unmap(self, platform, record.address);
+        let subject = Subject {
+            allocation: Some(id),
+            address: record.address.0,
+        };
+        self.unmap_and_note(platform, record.address, past::Kind::Contiguous, subject);
         retire(self, platform, id, &record.pages, POISON);
     }
 

@@ -10,17 +10,13 @@
 use super::frames::count_frames;
 use super::space::{self, Region};
 use super::spec::{SYSTEM_RANGE_START, pool as layout};
-use super::{AllocFailure, POISON, State, Window, retire, tell_recycled, zero};
+use super::{AllocFailure, POISON, State, Window, past, retire, tell_recycled, zero};
 use crate::call::Stop;
 use crate::platform::{Platform, Protection};
 use crate::rules::pool as rule;
-use journal::event::{Allocation, AllocationId, AllocationKind, Event, PageRun, StackId};
+use journal::event::{Allocation, AllocationId, AllocationKind, Event, PageRun, StackId, Subject};
 use memory::{Gva, PAGE_SIZE};
-use std::collections::{BTreeMap, VecDeque};
-
-/// Freed blocks that are remembered, to tell a double free from a free of
-/// what never was pool.
-const REMEMBERED: usize = 1 << 14;
+use std::collections::BTreeMap;
 
 /// What is asked of pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +31,8 @@ pub struct Shape {
     pub zero: bool,
     /// May it hold code?
     pub execute: bool,
+    /// Is it from paged pool?
+    pub paged: bool,
 }
 
 impl Shape {
@@ -47,6 +45,7 @@ impl Shape {
             alignment: layout::ALIGNMENT,
             zero: true,
             execute: false,
+            paged: false,
         }
     }
 }
@@ -60,6 +59,8 @@ pub struct Block {
     pub size: u64,
     /// Its tag.
     pub tag: u32,
+    /// Is it from paged pool, which here is resident too?
+    pub paged: bool,
     /// Its frames.
     pub pages: Vec<PageRun>,
     /// Who asked for it.
@@ -74,28 +75,10 @@ impl Block {
     }
 }
 
-/// A block that was freed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FreedBlock {
-    /// Its allocation.
-    pub id: AllocationId,
-    /// Bytes.
-    pub size: u64,
-    /// Its tag.
-    pub tag: u32,
-    /// Who allocated it.
-    pub allocated: StackId,
-    /// Who freed it.
-    pub freed: StackId,
-}
-
 /// All blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pool {
     blocks: BTreeMap<Gva, Block>,
-    freed: BTreeMap<Gva, FreedBlock>,
-    /// Addresses and ids of `freed`, oldest first.
-    order: VecDeque<(Gva, AllocationId)>,
 }
 
 impl Pool {
@@ -110,29 +93,11 @@ impl Pool {
         self.blocks.iter().map(|(&address, block)| (address, block))
     }
 
-    /// The freed block that started at `address`, if it is remembered.
-    #[must_use]
-    pub fn freed(&self, address: Gva) -> Option<&FreedBlock> {
-        self.freed.get(&address)
-    }
-
     /// The live block in whose pages `address` lies.
-    fn block_around(&self, address: Gva) -> Option<(Gva, &Block)> {
+    pub(super) fn block_around(&self, address: Gva) -> Option<(Gva, &Block)> {
         let (&start, block) = self.blocks.range(..=address).next_back()?;
         let end = start.page_base().0 + count_frames(&block.pages) * PAGE_SIZE;
         (address.0 < end).then_some((start, block))
-    }
-
-    fn remember(&mut self, address: Gva, block: FreedBlock) {
-        self.order.push_back((address, block.id));
-        self.freed.insert(address, block);
-        while self.order.len() > REMEMBERED {
-            if let Some((oldest, id)) = self.order.pop_front()
-                && self.freed.get(&oldest).is_some_and(|b| b.id == id)
-            {
-                self.freed.remove(&oldest);
-            }
-        }
     }
 }
 
@@ -187,11 +152,11 @@ pub fn allocate(
             requested: super::frames::count_frames(&taken.frames),
             stack,
         }));
-    state.pool.freed.remove(&address);
     let block = Block {
         id,
         size: shape.bytes,
         tag: shape.tag,
+        paged: shape.paged,
         pages: taken.frames,
         stack,
     };
@@ -219,32 +184,35 @@ pub fn free(
             tag_text(block.tag),
             tag_text(given)
         );
-        return Err(rule::WRONG_TAG.stop(&values, what).or_return(0u64));
+        return Err(rule::WRONG_TAG
+            .stop(&values, what)
+            .about(state.subject_at(address))
+            .or_return(0u64));
     }
     if let Some(block) = state.pool.blocks.remove(&address) {
-        space::unmap(state, platform, address.page_base());
-        retire(state, platform, block.id, &block.pages, POISON);
-        let freed = FreedBlock {
-            id: block.id,
+        let made = state.mdls.remove(&address);
+        let kind = past::Kind::Pool {
             size: block.size,
             tag: block.tag,
-            allocated: block.stack,
-            freed: platform.stack(),
+            describes: made.map(|made| made.allocation),
         };
-        state.pool.remember(address, freed);
+        let subject = Subject {
+            allocation: Some(block.id),
+            address: address.0,
+        };
+        state.unmap_and_note(platform, address.page_base(), kind, subject);
+        retire(state, platform, block.id, &block.pages, POISON);
     }
     Ok(())
 }
 
 /// Which mistake a free of `address` is.
 fn no_such_block(state: &State, address: Gva) -> Stop {
-    let (rule, what) = if let Some(freed) = state.pool.freed(address) {
-        let what = format!(
-            "pool block {address} of {} bytes, tag '{}', was freed before",
-            freed.size,
-            tag_text(freed.tag)
-        );
-        (&rule::FREED_TWICE, what)
+    let (rule, what) = if let Some(gone) = state.past.around(address)
+        && matches!(gone.kind, past::Kind::Pool { .. })
+        && gone.address == address
+    {
+        (&rule::FREED_TWICE, format!("a free of {}", gone.describe()))
     } else if address.0 < SYSTEM_RANGE_START {
         let what = format!("{address} is freed as pool and is no system address");
         (&rule::USER_ADDRESS, what)
@@ -258,7 +226,9 @@ fn no_such_block(state: &State, address: Gva) -> Stop {
         let what = format!("{address} is freed as pool and never was pool");
         (&rule::NEVER_POOL, what)
     };
-    rule.stop(&[address.0], what).or_return(0u64)
+    rule.stop(&[address.0], what)
+        .about(state.subject_at(address))
+        .or_return(0u64)
 }
 
 /// A pool tag as people write it.

@@ -31,15 +31,18 @@ pub enum Region {
     Io,
     /// Windows' own: stacks and structures the driver sees.
     System,
+    /// Mappings of MDLs for user mode.
+    User,
 }
 
 impl Region {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Pool,
         Self::SystemPtes,
         Self::Contiguous,
         Self::Io,
         Self::System,
+        Self::User,
     ];
 
     /// Its first address. None lies in the first slot of the upper half
@@ -53,6 +56,7 @@ impl Region {
             Self::Contiguous => 0xffff_a600_0000_0000,
             Self::Io => 0xffff_a700_0000_0000,
             Self::System => 0xffff_a800_0000_0000,
+            Self::User => 0x0000_0200_0000_0000,
         })
     }
 
@@ -147,11 +151,28 @@ pub fn map(
     runs: &[PageRun],
     protection: Protection,
 ) -> Result<Gva, AllocFailure> {
-    let pages = super::frames::count_frames(runs);
+    map_with_room(state, platform, region, runs, 0, protection)
+}
+
+/// [`map`], with addresses for `beyond` more pages after them, which stay
+/// unmapped.
+///
+/// # Errors
+/// As [`map`].
+pub fn map_with_room(
+    state: &mut State,
+    platform: &mut dyn Platform,
+    region: Region,
+    runs: &[PageRun],
+    beyond: u64,
+    protection: Protection,
+) -> Result<Gva, AllocFailure> {
+    let pages = super::frames::count_frames(runs).saturating_add(beyond);
     let base = state
         .space
         .allocate(region, pages)
         .ok_or(AllocFailure::NoAddresses { pages })?;
+    state.past.forget(base, pages);
     for (index, frame) in each_frame(runs).enumerate() {
         let at = Gva(base.0 + index as u64 * PAGE_SIZE);
         if let Err(error) = platform.map(at, frame, protection) {

@@ -33,6 +33,7 @@ const CONTIGUOUS: &[&str] = &[
     "MmAllocateContiguousMemory",
     "MmAllocateContiguousMemorySpecifyCache",
     "MmAllocateContiguousMemorySpecifyCacheNode",
+    "MmAllocateContiguousNodeMemory",
 ];
 const FREES_CONTIGUOUS: &[&str] = &[
     "MmFreeContiguousMemory",
@@ -49,6 +50,7 @@ const READS_MDL: &[&str] = &[
     "MmBuildMdlForNonPagedPool",
     "MmProbeAndLockPages",
     "MmUnlockPages",
+    "MmAdvanceMdl",
 ];
 
 rules! {
@@ -101,6 +103,13 @@ rules! {
     )
     .stops(0xC4, [Is(0x79), Irql, Of("the address"), Of("the MDL")])
     .documented(VERIFIER);
+    UNMAP_USER_IRQL "unmap-mdl-user-irql" = Rule::at(
+        UNMAPS,
+        AtMost(APC_LEVEL),
+        "An MDL is unmapped from user addresses at APC_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x7A), Irql, Of("the address"), Of("the MDL")])
+    .documented(VERIFIER);
     LOCK_IRQL "lock-pages-irql" = Rule::at(
         LOCKS,
         AtMost(DISPATCH_LEVEL),
@@ -120,6 +129,9 @@ rules! {
             "MmAllocateContiguousMemory",
             "MmAllocateContiguousMemorySpecifyCache",
             "MmAllocateContiguousMemorySpecifyCacheNode",
+            "MmAllocateContiguousNodeMemory",
+            "MmAllocateContiguousMemoryEx",
+            "MmAdvanceMdl",
             "MmFreeContiguousMemory",
             "MmFreeContiguousMemorySpecifyCache",
             "IoBuildPartialMdl",
@@ -138,6 +150,14 @@ rules! {
     .inferred("the routine's page, IRQL; Windows may go on for a while");
 
     // Any MDL
+    MDL_FREED "mdl-freed" = Rule::new(
+        READS_MDL,
+        "An MDL is used before its structure is freed",
+    )
+    .finding("mdl-use-after-free")
+    .stops(0xCC, [Of("the MDL"), Is(0), Is(0), Is(0)])
+    .inferred("bug check 0xCC: all pool here is as special pool; without that, Windows reads \
+               whatever lies there by then");
     MDL_EXTENT "mdl-extent" = Rule::new(
         READS_MDL,
         "An MDL describes at least one byte, from an offset less than a page",
@@ -216,6 +236,14 @@ rules! {
     .finding("foreign-mdl")
     .stops(0x1A, [Is(0x1236), Of("the MDL"), Of("address of the slot"), Of("the slot")])
     .inferred(MEMORY);
+    COPIED "pages-copied" = Rule::new(
+        FREES,
+        "Pages are freed through the MDL that they were allocated with, not through a copy of \
+         its array",
+    )
+    .finding("foreign-mdl")
+    .inferred("MmFreePagesFromMdl's page: the MDL is one that MmAllocatePagesForMdl made; \
+               Windows looks at the pages alone, and frees them");
     CHANGED "pages-changed" = Rule::new(
         FREES,
         "The pages of an MDL are freed whole, and are those that were allocated",
@@ -231,6 +259,40 @@ rules! {
     .stops(0x4E, [Is(0x9A), Of("the page"), Is(0), Of("how often it is locked")])
     .documented("bug check 0x4E, 0x9A");
 
+    PARTIAL_SLOTS "partial-slots" = Rule::new(
+        ALLOCATES,
+        "An MDL with fewer pages than were asked for has room for all, and the slots past those \
+         that were given hold -1, which no page is",
+    )
+    .ours("the documents name ByteCount alone; ReactOS ends a short array so, and a driver that \
+           takes the slots for pages is seen at once");
+    UNRELEASED "mdl-not-released" = Rule::new(
+        &["ExFreePool", "ExFreePoolWithTag"],
+        "The structure of an MDL that was allocated with pages is freed by ExFreePool",
+    )
+    .finding("mdl-not-released")
+    .documented("MmAllocatePagesForMdlEx's page; Windows says nothing, but loses the memory");
+    OTHER_FREE "mdl-freed-by-other" = Rule::new(
+        &["IoFreeMdl", "ExFreePool", "ExFreePoolWithTag"],
+        "IoFreeMdl frees what IoAllocateMdl and MmAllocateMdlForIoSpace made, ExFreePool what \
+         MmAllocatePagesForMdl made, and dxgkrnl its own",
+    )
+    .finding("foreign-mdl")
+    .inferred("the routines' pages; Windows frees the memory all the same");
+    USER_MAPPED "pages-user-mapped" = Rule::new(
+        &[
+            "MmFreePagesFromMdl",
+            "MmFreePagesFromMdlEx",
+            "ExFreePool",
+            "ExFreePoolWithTag",
+            "MmFreeContiguousMemory",
+            "MmFreeContiguousMemorySpecifyCache",
+        ],
+        "Memory is not freed while it is mapped to user addresses",
+    )
+    .finding("mapped-after-free")
+    .inferred("MmMapLockedPagesSpecifyCache's page; the process keeps the pages, whose they may \
+               be, until bug check 0x4E or 0x1A");
     DEVICE_MAPPED "mdl-device-mapped" = Rule::new(
         &[
             "IoFreeMdl",
@@ -248,9 +310,15 @@ rules! {
     .documented("DXGKCB_MAPMDLTOIOMMU's page: it is undefined what happens; here, nothing");
 
     // Mapping
-    MAP_USER "map-mdl-user" = Rule::new(MAPS, "There are no user addresses to map an MDL to")
-        .returns(0)
-        .ours("there is no user process here");
+    MAP_USER_RAISES "map-mdl-user-raises" = Rule::new(
+        MAPS,
+        "A mapping to user addresses that cannot be made, or only at another address than was \
+         asked for, raises an exception",
+    )
+    // SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, STATUS_INSUFFICIENT_RESOURCES.
+    .stops(0x7E, [Is(0xC000_009A), Is(0), Of("the MDL"), Is(0)])
+    .inferred("the routine's page; a driver's handler is not run here, and no address can be \
+               chosen");
     MAPPED_TWICE "mdl-mapped-twice" = Rule::new(
         MAPS,
         "An MDL has one system mapping at most",
@@ -296,6 +364,12 @@ rules! {
     )
     .stops(0xC4, [Is(0xB6), Of("the MDL"), Of("its flags"), Of("the missing flag")])
     .documented(VERIFIER);
+    UNMAP_USER_ADDRESS "unmap-user-address" = Rule::new(
+        UNMAPS,
+        "An MDL is unmapped from the user address that it was mapped to",
+    )
+    .stops(0xC4, [Is(0xB9), Of("the address"), Of("the MDL"), Is(0)])
+    .documented(VERIFIER);
     UNMAP_UNKNOWN "unmap-unknown-mdl" = Rule::new(
         UNMAPS,
         "Only the MDL itself that was mapped is unmapped, not a copy",
@@ -329,6 +403,46 @@ rules! {
     )
     .stops(0xC4, [Is(0xB0), Of("the MDL"), Of("its flags"), Of("the bad flags")])
     .documented(VERIFIER);
+    LOCK_NO_RAM "lock-no-ram" = Rule::new(
+        LOCKS,
+        "Only RAM is locked: device memory has no page frames",
+    )
+    .stops(0xC4, [Is(0x6F), Of("the MDL"), Of("the page"), Of("the highest page")])
+    .documented(VERIFIER);
+    LOCK_RAISES "lock-absent-memory" = Rule::new(
+        LOCKS,
+        "Locking memory that is not there raises an exception",
+    )
+    // SYSTEM_THREAD_EXCEPTION_NOT_HANDLED, STATUS_ACCESS_VIOLATION.
+    .stops(0x7E, [Is(0xC000_0005), Is(0), Of("the MDL"), Is(0)])
+    .inferred("the routine's page; what a driver without a handler sees, as handlers are not \
+               run here");
+    LOCK_FREED "lock-freed-memory" = Rule::new(
+        LOCKS,
+        "Memory is locked before it is freed: afterwards, an exception is raised",
+    )
+    .finding("cpu-use-after-free")
+    .stops(0x7E, [Is(0xC000_0005), Is(0), Of("the MDL"), Is(0)])
+    .inferred("the routine's page; what a driver without a handler sees, as handlers are not \
+               run here");
+    BUILD_PAGED "build-paged-pool" = Rule::new(
+        &["MmBuildMdlForNonPagedPool"],
+        "An MDL is built this way for memory that is not paged",
+    )
+    .stops(0xC4, [Is(0x7F), Of("the IRQL"), Of("the MDL"), Of("its flags")])
+    .documented(VERIFIER);
+    BUILD_ABSENT "build-absent-memory" = Rule::new(
+        &["MmBuildMdlForNonPagedPool"],
+        "An MDL is built this way for memory that is there",
+    )
+    .stops(0x1A, [Is(0x1240), Of("the MDL"), Of("the address"), Is(0)])
+    .documented("bug check 0x1A, 0x1240");
+    ADVANCE_PAST "advance-past-end" = Rule::new(
+        &["MmAdvanceMdl"],
+        "An MDL is not advanced to its end or past it",
+    )
+    .returns(status::INVALID_PARAMETER_2 as u64)
+    .documented("MmAdvanceMdl's page, return value; that the end itself is too far is ours");
     UNLOCK_POOL "unlock-nonpaged-pool" = Rule::new(
         UNLOCKS,
         "An MDL for nonpaged pool is not unlocked",
@@ -425,6 +539,7 @@ rules! {
         &[
             "MmAllocateContiguousMemorySpecifyCache",
             "MmAllocateContiguousMemorySpecifyCacheNode",
+            "MmAllocateContiguousNodeMemory",
         ],
         "BoundaryAddressMultiple is 0 or a power of two, and no less than a page",
     )
@@ -436,6 +551,26 @@ rules! {
     )
     .returns(0)
     .documented(NULL);
+    CONTIGUOUS_EX_ARGUMENT "contiguous-ex-argument" = Rule::new(
+        &["MmAllocateContiguousMemoryEx"],
+        "Contiguous memory is 1 byte to 4 GiB less a page, its boundary 0 or a power of two, \
+         its partition the system's",
+    )
+    .returns(status::INVALID_PARAMETER as u64)
+    .inferred("the routine's page, return value");
+    CONTIGUOUS_EX_NONE "contiguous-ex-none" = Rule::new(
+        &["MmAllocateContiguousMemoryEx"],
+        "Where no frames lie together as they are wanted, the status says so",
+    )
+    .returns(status::INSUFFICIENT_RESOURCES as u64)
+    .documented("the routine's page, return value");
+    CONTIGUOUS_TWICE "contiguous-freed-twice" = Rule::new(
+        FREES_CONTIGUOUS,
+        "Contiguous memory is freed once",
+    )
+    .finding("double-free")
+    .stops(0x1A, [Is(0x5305), Of("the address"), Is(0), Is(0)])
+    .ours("not documented; the nearest documented relative, a free of an invalid address");
     CONTIGUOUS_FOREIGN "contiguous-foreign" = Rule::new(
         FREES_CONTIGUOUS,
         "What DxgkCbAllocateContiguousMemory gave is freed by DxgkCbFreeContiguousMemory",
@@ -444,9 +579,8 @@ rules! {
     .ours("not documented; the nearest documented relative, a free of an invalid address");
     CONTIGUOUS_BASE "contiguous-base" = Rule::new(
         FREES_CONTIGUOUS,
-        "Contiguous memory is freed once, by the address that was given",
+        "Contiguous memory is freed by the address that was given",
     )
-    .finding("double-free")
     .stops(0x1A, [Is(0x5305), Of("the address"), Is(0), Is(0)])
     .ours("not documented; the nearest documented relative, a free of an invalid address");
     CONTIGUOUS_FREE_SIZE "contiguous-free-size" = Rule::new(
@@ -461,6 +595,12 @@ rules! {
     )
     .returns(0)
     .inferred(NULL);
+    IO_SPACE_UNLOCKED "io-space-unlocked" = Rule::new(
+        &["MmMapIoSpace"],
+        "RAM that is mapped as device memory is somebody's",
+    )
+    .stops(0xC4, [Is(0x83), Of("the address"), Of("the bytes"), Of("the first such page")])
+    .documented(VERIFIER);
     IO_SPACE_COUNT "io-space-count" = Rule::new(
         &["MmUnmapIoSpace"],
         "Device memory is unmapped by the size that it was mapped with",

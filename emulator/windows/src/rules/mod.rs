@@ -13,6 +13,7 @@ pub(crate) mod hal;
 mod irql;
 pub(crate) mod mm;
 pub(crate) mod pool;
+pub(crate) mod processor;
 #[cfg(test)]
 mod tests;
 
@@ -235,6 +236,7 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
         executive::RULES,
         mm::RULES,
         pool::RULES,
+        processor::RULES,
         dxgk::RULES,
         hal::RULES,
         documents::RULES,

@@ -1,13 +1,13 @@
 //! Addresses: translation, and mappings of device memory.
 
 use super::super::space::{self, Region};
-use super::super::{AllocFailure, State, spec};
+use super::super::{AllocFailure, Frame, State, past, spec};
 use super::{Flow, check_irql, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, Protection};
 use crate::rules::mm as rule;
-use journal::event::PageRun;
-use memory::{Gpa, Gva, Pfn, pages_spanned};
+use journal::event::{Event, PageRun, Subject};
+use memory::{Gpa, Gva, PAGE_SIZE, Pfn, pages_spanned};
 
 /// `PHYSICAL_ADDRESS (PVOID)`: 0 where nothing is mapped.
 pub(super) fn physical_address(
@@ -17,7 +17,16 @@ pub(super) fn physical_address(
     _: u8,
 ) -> Outcome {
     let [address, ..] = call.registers;
-    Outcome::Return(platform.translate(Gva(address)).map_or(0, |gpa| gpa.0))
+    let Some(gpa) = platform.translate(Gva(address)) else {
+        return Outcome::Return(0);
+    };
+    let stack = platform.stack();
+    platform.scenario().journal().emit(Event::Physical {
+        address,
+        gpa,
+        stack,
+    });
+    Outcome::Return(gpa.0)
 }
 
 /// `BOOLEAN (PVOID)`.
@@ -37,6 +46,11 @@ pub(super) fn map_io_space(
     let [address, bytes, ..] = call.registers;
     let mut flow = || -> Flow {
         check_irql(&rule::PAGE_IRQL, NAME, irql, &[])?;
+        if let Some(page) = unlocked(state, address, bytes) {
+            let what =
+                format!("{NAME} of {bytes} bytes at {address:#x}: nobody owns page {page:#x}");
+            return Err(rule::IO_SPACE_UNLOCKED.outcome(&[address, bytes, page], what));
+        }
         Ok(
             match state.map_device_memory(platform, Gpa(address), bytes) {
                 Ok(at) => at.0,
@@ -45,6 +59,16 @@ pub(super) fn map_io_space(
         )
     };
     finish(flow())
+}
+
+/// The first page of RAM within a range that nobody owns.
+fn unlocked(state: &State, address: u64, bytes: u64) -> Option<u64> {
+    // Above the last frame there is none.
+    let end = address.checked_add(bytes)?.div_ceil(PAGE_SIZE);
+    (address / PAGE_SIZE..end.min(state.frames.end())).find(|&page| {
+        let frame = state.frame(Pfn(page));
+        matches!(frame, Some(Frame::Free | Frame::Quarantined))
+    })
 }
 
 impl State {
@@ -75,8 +99,12 @@ impl State {
     /// Undo [`State::map_device_memory`]; says whether there was such a mapping.
     pub fn unmap_device_memory(&mut self, platform: &mut dyn Platform, address: Gva) -> bool {
         let base = address.page_base();
-        let ours = Region::Io.contains(base);
-        ours && space::unmap(self, platform, base).is_some()
+        let subject = Subject {
+            allocation: None,
+            address: address.0,
+        };
+        Region::Io.contains(base)
+            && self.unmap_and_note(platform, base, past::Kind::Device, subject)
     }
 }
 

@@ -38,7 +38,7 @@ fn partial(
 ) -> Flow {
     const NAME: &str = "IoBuildPartialMdl";
     check_irql(&rule::PAGE_IRQL, NAME, irql, &[])?;
-    let from = Mdl::read(platform, source).map_err(bad_mdl)?;
+    let from = Mdl::read(platform, source).map_err(|error| bad_mdl(state, error))?;
     let start = from.start_va.wrapping_add(u64::from(from.byte_offset));
     let offset = address.wrapping_sub(start);
     let count = u64::from(from.byte_count);
@@ -60,7 +60,9 @@ fn partial(
         return Err(rule::PARTIAL_ROOM.outcome(&[], what));
     }
     let first = (u64::from(from.byte_offset) + offset) / PAGE_SIZE;
-    let slots = from.slots(platform).map_err(bad_mdl)?;
+    let slots = from
+        .slots(platform)
+        .map_err(|error| bad_mdl(state, error))?;
     let kept = slots.iter().skip(first as usize).take(pages as usize);
     engine::write_slots(platform, target, kept.map(|&slot| Pfn(slot)))?;
     let base = address & !(PAGE_SIZE - 1);
@@ -71,7 +73,7 @@ fn partial(
     // A system address of the source serves the part as well.
     let inherited = from.flags
         & (layout::SOURCE_IS_NONPAGED_POOL | layout::MAPPED_TO_SYSTEM_VA | layout::IO_SPACE);
-    let mut part = Mdl::read(platform, target).map_err(bad_mdl)?;
+    let mut part = Mdl::read(platform, target).map_err(|error| bad_mdl(state, error))?;
     part.write_flags(platform, inherited | layout::PARTIAL)?;
     let has_address = layout::SOURCE_IS_NONPAGED_POOL | layout::MAPPED_TO_SYSTEM_VA;
     let va = match inherited & has_address {
@@ -159,7 +161,7 @@ fn for_io_space(
         }
     };
     engine::write_slots(platform, mdl, frames.into_iter())?;
-    let mut made = Mdl::read(platform, mdl).map_err(bad_mdl)?;
+    let mut made = Mdl::read(platform, mdl).map_err(|error| bad_mdl(state, error))?;
     made.write_flags(platform, layout::IO_SPACE | layout::PAGES_LOCKED)?;
     platform.write_u64(result, mdl.0)?;
     Ok(u64::from(status::SUCCESS))
@@ -214,16 +216,20 @@ fn protect_mapping(
             return Ok(rule::PROTECTION.refuse(what));
         }
     };
-    let mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
+    let mdl = Mdl::read(platform, at).map_err(|error| bad_mdl(state, error))?;
     let Some(base) = state.mappings.get(&at).map(|mapping| mapping.base) else {
         return Ok(rule::PROTECT_UNMAPPED.refuse(format_args!("{NAME} of the MDL at {at}")));
     };
-    let frames = mdl.frames(platform).map_err(bad_mdl)?;
+    let frames = mdl
+        .frames(platform)
+        .map_err(|error| bad_mdl(state, error))?;
     let mapped = state.space.pages(base).unwrap_or_default();
     if let Some((slot, page)) = engine::first_unowned(state, &frames) {
         let slot = MdlError::slot_address(at, slot);
         let what = format!("{NAME}: a page of the MDL at {at} is nobody's");
-        return Err(rule::PROTECT_PAGE.outcome(&[at.0, slot, page.0], what));
+        return Err(rule::PROTECT_PAGE
+            .outcome(&[at.0, slot, page.0], what)
+            .about(state.subject_at(at)));
     }
     for (index, frame) in (0..mapped).zip(frames) {
         let address = Gva(base.0 + index * PAGE_SIZE);

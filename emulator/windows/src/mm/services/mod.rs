@@ -1,15 +1,18 @@
 //! The routines that drivers import, by name.
 
 mod address;
+mod advance;
+mod contiguous;
 mod derived;
 mod mdl;
 mod pages;
 mod pool;
 
-use super::{AllocFailure, Mdl, MdlError, Service};
+use super::{Absent, AllocFailure, GoneKind, Mdl, MdlError, Service, State};
 use crate::call::Outcome;
 use crate::platform::PlatformError;
 use crate::rules::{Rule, mm as rule};
+use memory::Gva;
 
 /// By the name in the import table.
 pub const SERVICES: &[(&str, Service)] = &[
@@ -21,15 +24,26 @@ pub const SERVICES: &[(&str, Service)] = &[
     ("IoAllocateMdl", mdl::allocate_mdl),
     ("IoBuildPartialMdl", derived::build_partial),
     ("IoFreeMdl", mdl::free_mdl),
-    ("MmAllocateContiguousMemory", pages::allocate_contiguous),
+    ("MmAdvanceMdl", advance::advance),
+    (
+        "MmAllocateContiguousMemory",
+        contiguous::allocate_contiguous,
+    ),
+    (
+        "MmAllocateContiguousMemoryEx",
+        contiguous::allocate_contiguous_ex,
+    ),
     (
         "MmAllocateContiguousMemorySpecifyCache",
-        pages::allocate_contiguous_specify_cache,
+        contiguous::allocate_contiguous_specify_cache,
     ),
     (
         "MmAllocateContiguousMemorySpecifyCacheNode",
-        // The node is a preference, and there is one.
-        pages::allocate_contiguous_specify_cache_node,
+        contiguous::allocate_contiguous_specify_cache_node,
+    ),
+    (
+        "MmAllocateContiguousNodeMemory",
+        contiguous::allocate_contiguous_node,
     ),
     ("MmAllocateMdlForIoSpace", derived::allocate_for_io_space),
     ("MmAllocateNodePagesForMdlEx", pages::allocate_node_pages),
@@ -40,10 +54,10 @@ pub const SERVICES: &[(&str, Service)] = &[
         pages::allocate_partition_node_pages,
     ),
     ("MmBuildMdlForNonPagedPool", mdl::build_for_nonpaged_pool),
-    ("MmFreeContiguousMemory", pages::free_contiguous),
+    ("MmFreeContiguousMemory", contiguous::free_contiguous),
     (
         "MmFreeContiguousMemorySpecifyCache",
-        pages::free_contiguous_specify_cache,
+        contiguous::free_contiguous_specify_cache,
     ),
     ("MmFreePagesFromMdl", pages::free_pages_from_mdl),
     ("MmFreePagesFromMdlEx", pages::free_pages_from_mdl_ex),
@@ -99,21 +113,44 @@ fn arguments<const N: usize>(
     Ok(values)
 }
 
+/// [`check_irql`] of a call that is about the MDL or the memory at `at`.
+fn check_irql_of(
+    state: &State,
+    rule: &Rule,
+    name: &str,
+    irql: u8,
+    values: &[u64],
+    at: Gva,
+) -> Result<(), Outcome> {
+    check_irql(rule, name, irql, values).map_err(|outcome| outcome.about(state.subject_at(at)))
+}
+
 /// What Windows does about an MDL that it cannot use.
-fn bad_mdl(error: MdlError) -> Outcome {
+fn bad_mdl(state: &State, error: MdlError) -> Outcome {
     match error {
-        MdlError::Unreadable { error, .. } => error.into(),
-        MdlError::BadExtent { mdl, .. } => rule::MDL_EXTENT.outcome(&[mdl.0], &error),
+        MdlError::Unreadable { mdl, error } => match state.absent(mdl) {
+            Some(Absent::Gone(gone)) if matches!(gone.kind, GoneKind::Pool { .. }) => {
+                rule::MDL_FREED
+                    .outcome(&[mdl.0], format!("the MDL is {}", gone.describe()))
+                    .about(state.subject_at(mdl))
+            }
+            _ => error.into(),
+        },
+        MdlError::BadExtent { mdl, .. } => rule::MDL_EXTENT
+            .outcome(&[mdl.0], &error)
+            .about(state.subject_at(mdl)),
         MdlError::NotMemory { mdl, slot, pfn } => {
             let at = MdlError::slot_address(mdl, slot);
-            rule::MDL_NO_RAM.outcome(&[mdl.0, at, pfn], &error)
+            rule::MDL_NO_RAM
+                .outcome(&[mdl.0, at, pfn], &error)
+                .about(state.subject_at(mdl))
         }
     }
 }
 
 /// A row of bug check 0xC4 about an MDL and its flags; `third` is its fourth
 /// parameter, where it has one.
-fn violation(rule: &Rule, routine: &str, mdl: &Mdl, third: Option<u16>) -> Outcome {
+fn violation(state: &State, rule: &Rule, routine: &str, mdl: &Mdl, third: Option<u16>) -> Outcome {
     let flags = u64::from(mdl.flags);
     let values: Vec<u64> = [mdl.address.0, flags]
         .into_iter()
@@ -121,4 +158,5 @@ fn violation(rule: &Rule, routine: &str, mdl: &Mdl, third: Option<u16>) -> Outco
         .collect();
     let what = format!("{routine}: MDL {}, flags {flags:#06x}", mdl.address);
     rule.outcome(&values, what)
+        .about(state.subject_at(mdl.address))
 }

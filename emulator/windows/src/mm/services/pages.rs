@@ -1,13 +1,13 @@
-//! `MmAllocatePagesForMdl*`, `MmAllocateContiguousMemory*` and their frees.
+//! `MmAllocatePagesForMdl*` and their frees.
 
-use super::super::spec::{DISPATCH_LEVEL, allocate, mdl as layout};
-use super::super::{ContiguousRequest, Frame, Mdl, MdlError, POISON, PageRequest, State, frames};
-use super::{Flow, arguments, bad_mdl, check_irql, finish, null};
+use super::super::spec::{allocate, mdl as layout};
+use super::super::{Frame, Mdl, MdlError, POISON, PageRequest, State, frames};
+use super::{Flow, arguments, bad_mdl, check_irql, check_irql_of, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::Platform;
 use crate::rules::{Rule, mm as rule};
-use journal::event::{AllocationId, AllocationKind};
-use memory::{Gva, PAGE_SIZE, Pfn};
+use journal::event::{AllocationId, AllocationKind, Subject};
+use memory::{Gva, Pfn};
 
 /// `PMDL (Low, High, Skip, SIZE_T)`: always clears.
 pub(super) fn allocate_pages_for_mdl(
@@ -154,21 +154,51 @@ fn free_pages(
     at: Gva,
     fill: u64,
 ) -> Flow {
-    check_irql(&rule::PAGES_IRQL, name, irql, &[])?;
-    let mut mdl = Mdl::read(platform, at).map_err(bad_mdl)?;
-    let slots = mdl.slots(platform).map_err(bad_mdl)?;
-    let id = owner(state, at, &slots)?;
+    check_irql_of(state, &rule::PAGES_IRQL, name, irql, &[], at)?;
+    let foreign = |state: &State, what: &str| {
+        let values = [at.0, MdlError::slot_address(at, 0), 0];
+        rule::FOREIGN
+            .outcome(&values, format!("{name} of {at}, {what}"))
+            .about(state.subject_at(at))
+    };
+    if let Some(mdl) = state.mdl_around(at) {
+        let what = format!("which lies inside the MDL at {mdl}");
+        return Err(foreign(state, &what));
+    }
+    let mut mdl = match Mdl::read(platform, at) {
+        Ok(mdl) => mdl,
+        Err(MdlError::BadExtent { .. }) if !state.mdls.contains_key(&at) => {
+            return Err(foreign(state, "which is no MDL"));
+        }
+        Err(error) => return Err(bad_mdl(state, error)),
+    };
+    let slots = mdl.slots(platform).map_err(|error| bad_mdl(state, error))?;
+    let id = owner(state, name, at, &slots)?;
+    let subject = Subject {
+        allocation: Some(id),
+        address: at.0,
+    };
     if let Some(&frame) = slots
         .iter()
         .find(|&&pfn| state.locks.contains_key(&Pfn(pfn)))
     {
         let count = state.locks.get(&Pfn(frame)).copied().unwrap_or_default();
-        return Err(rule::FREED_LOCKED.outcome(
-            &[frame, u64::from(count)],
-            format!("MmFreePagesFromMdl: page {frame:#x} is locked for I/O"),
-        ));
+        return Err(rule::FREED_LOCKED
+            .outcome(
+                &[frame, u64::from(count)],
+                format!("{name}: page {frame:#x} is locked for I/O"),
+            )
+            .about(subject));
     }
-    state.tell_pinned(platform, name, at, slots.iter().copied().map(Pfn));
+    let frames = || slots.iter().copied().map(Pfn);
+    if let Some(made) = state.record(id).map(|record| record.address)
+        && made != at
+    {
+        let what = format!("{name} of the MDL at {at}, with the pages of that at {made}");
+        rule::COPIED.report(platform, subject, None, what);
+    }
+    state.tell_pinned(platform, name, at, frames());
+    state.tell_user_mapped(platform, name, subject, frames());
     state.release_pages_as(platform, id, fill);
     // The MDL may have been a copy, mapped on its own.
     super::super::mdl::drop_mapping(state, platform, at);
@@ -182,17 +212,26 @@ fn free_pages(
 /// The allocation that the slots of an MDL describe, whole and in order.
 /// Windows looks at each page by itself; a free of part of an allocation
 /// through a shortened copy is not modelled and counts as a wrong MDL.
-fn owner(state: &State, mdl: Gva, slots: &[u64]) -> Result<AllocationId, Outcome> {
+fn owner(state: &State, name: &str, mdl: Gva, slots: &[u64]) -> Result<AllocationId, Outcome> {
+    let first = slots.first().copied().unwrap_or(layout::EMPTY_SLOT);
+    let made = state.mdls.get(&mdl).map(|made| made.allocation);
+    let subject = match made {
+        Some(_) => state.subject_at(mdl),
+        None => state.subject_of_frame(Pfn(first), mdl),
+    };
     let wrong = |rule: &Rule, slot: u64, pfn: u64, why: &str| {
         rule.outcome(
             &[mdl.0, MdlError::slot_address(mdl, slot), pfn],
-            format!("MmFreePagesFromMdl: slot {slot} of MDL {mdl} holds page {pfn:#x}, {why}"),
+            format!("{name}: slot {slot} of MDL {mdl} holds page {pfn:#x}, {why}"),
         )
+        .about(subject)
     };
     let (twice, foreign, changed) = (&rule::FREED_TWICE, &rule::FOREIGN, &rule::CHANGED);
-    let first = slots.first().copied().unwrap_or(layout::EMPTY_SLOT);
     if first == layout::EMPTY_SLOT {
         return Err(wrong(twice, 0, first, "which marks a freed page"));
+    }
+    if made.is_some_and(|id| state.record(id).is_none()) {
+        return Err(wrong(twice, 0, first, "and its pages were freed before"));
     }
     let id = match state.frame(Pfn(first)) {
         Some(Frame::Owned(id)) => id,
@@ -203,21 +242,13 @@ fn owner(state: &State, mdl: Gva, slots: &[u64]) -> Result<AllocationId, Outcome
     };
     let record = match state.record(id) {
         Some(record) if record.kind == AllocationKind::MmMdl => record,
-        Some(record) if record.kind == AllocationKind::DxgkMdl => {
-            return Err(wrong(
-                foreign,
-                0,
-                first,
-                "which dxgkrnl allocated and frees",
-            ));
+        Some(record) if record.kind != AllocationKind::MmContiguous => {
+            let why = "which dxgkrnl allocated and frees";
+            return Err(wrong(foreign, 0, first, why));
         }
         _ => {
-            return Err(wrong(
-                foreign,
-                0,
-                first,
-                "which was not allocated for an MDL",
-            ));
+            let why = "which was not allocated for an MDL";
+            return Err(wrong(foreign, 0, first, why));
         }
     };
     let mut expected = frames::each_frame(&record.pages);
@@ -232,121 +263,4 @@ fn owner(state: &State, mdl: Gva, slots: &[u64]) -> Result<AllocationId, Outcome
         return Err(wrong(changed, end, 0, "fewer pages than were allocated"));
     }
     Ok(id)
-}
-
-/// `PVOID (SIZE_T, PHYSICAL_ADDRESS Highest)`.
-pub(super) fn allocate_contiguous(
-    state: &mut State,
-    platform: &mut dyn Platform,
-    call: &Call,
-    irql: u8,
-) -> Outcome {
-    let [bytes, high, ..] = call.registers;
-    let name = "MmAllocateContiguousMemory";
-    finish(contiguous(state, platform, irql, name, [bytes, 0, high, 0]))
-}
-
-/// `PVOID (SIZE_T, Lowest, Highest, Boundary, MEMORY_CACHING_TYPE)`.
-pub(super) fn allocate_contiguous_specify_cache(
-    state: &mut State,
-    platform: &mut dyn Platform,
-    call: &Call,
-    irql: u8,
-) -> Outcome {
-    let name = "MmAllocateContiguousMemorySpecifyCache";
-    finish(contiguous(state, platform, irql, name, call.registers))
-}
-
-/// The same with `NODE_REQUIREMENT` at the end, a preference: there is one
-/// node.
-pub(super) fn allocate_contiguous_specify_cache_node(
-    state: &mut State,
-    platform: &mut dyn Platform,
-    call: &Call,
-    irql: u8,
-) -> Outcome {
-    let name = "MmAllocateContiguousMemorySpecifyCacheNode";
-    finish(contiguous(state, platform, irql, name, call.registers))
-}
-
-fn contiguous(
-    state: &mut State,
-    platform: &mut dyn Platform,
-    irql: u8,
-    name: &str,
-    [bytes, low, high, boundary]: [u64; 4],
-) -> Flow {
-    check_irql(&rule::PAGE_IRQL, name, irql, &[])?;
-    let request = ContiguousRequest {
-        bytes,
-        lowest: low,
-        highest: high,
-        boundary,
-        kind: AllocationKind::MmContiguous,
-        handle: 0,
-    };
-    Ok(match state.allocate_contiguous(platform, &request) {
-        Ok(made) => made.address.0,
-        Err(failure) => null(
-            name,
-            &failure,
-            &rule::CONTIGUOUS_SIZE,
-            &rule::CONTIGUOUS_NONE,
-        ),
-    })
-}
-
-/// `VOID (PVOID, SIZE_T, MEMORY_CACHING_TYPE)`: the exact base, and as many
-/// pages as were allocated. The cache type is not kept, so not compared.
-pub(super) fn free_contiguous_specify_cache(
-    state: &mut State,
-    platform: &mut dyn Platform,
-    call: &Call,
-    irql: u8,
-) -> Outcome {
-    let [address, bytes, ..] = call.registers;
-    let pages = state
-        .record_at(Gva(address))
-        .map(|(_, record)| frames::count_frames(&record.pages));
-    match pages {
-        Some(pages) if irql <= DISPATCH_LEVEL && bytes.div_ceil(PAGE_SIZE) != pages => {
-            let what = format!(
-                "MmFreeContiguousMemorySpecifyCache of {bytes} bytes at {address:#x}, {pages} \
-                 pages were allocated"
-            );
-            rule::CONTIGUOUS_FREE_SIZE.outcome(&[address], what)
-        }
-        _ => free_contiguous(state, platform, call, irql),
-    }
-}
-
-/// `VOID (PVOID)`: the exact base.
-pub(super) fn free_contiguous(
-    state: &mut State,
-    platform: &mut dyn Platform,
-    call: &Call,
-    irql: u8,
-) -> Outcome {
-    let [address, ..] = call.registers;
-    let address = Gva(address);
-    let name = "MmFreeContiguousMemory";
-    if let Err(outcome) = check_irql(&rule::PAGE_IRQL, name, irql, &[]) {
-        return outcome;
-    }
-    match state.record_at(address) {
-        Some((id, record)) if record.kind == AllocationKind::MmContiguous => {
-            let pages = record.pages.clone();
-            state.tell_pinned(platform, name, address, frames::each_frame(&pages));
-            state.release_contiguous(platform, id);
-            Outcome::Return(0)
-        }
-        Some((_, record)) if record.kind == AllocationKind::DxgkContiguous => {
-            let what = format!("{name} of {address}, which dxgkrnl allocated and frees");
-            rule::CONTIGUOUS_FOREIGN.outcome(&[address.0], what)
-        }
-        _ => rule::CONTIGUOUS_BASE.outcome(
-            &[address.0],
-            format!("{name} of {address}, where no such memory begins"),
-        ),
-    }
 }

@@ -4,7 +4,7 @@ use super::super::frames::each_frame;
 use super::super::pool::{self, Shape};
 use super::super::spec::pool as layout;
 use super::super::{AllocFailure, State};
-use super::{Flow, check_irql, finish, null};
+use super::{Flow, check_irql, check_irql_of, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::Platform;
 use crate::rules::{Rule, pool as rule};
@@ -43,6 +43,7 @@ pub(super) fn allocate_pool_with_tag(
             tag: tag as u32,
             alignment: alignment(kind & layout::TYPE_CACHE_ALIGNED != 0),
             zero: false,
+            paged,
             // Paged pool is never executable on x64.
             execute: !paged && kind & layout::TYPE_NO_EXECUTE == 0,
         };
@@ -75,6 +76,7 @@ pub(super) fn allocate_pool2(
             tag: tag as u32,
             alignment: alignment(flags & layout::CACHE_ALIGNED != 0),
             zero: flags & layout::UNINITIALIZED == 0,
+            paged,
             execute: flags & layout::NON_PAGED_EXECUTE != 0,
         };
         Ok(or_null(NAME, pool::allocate(state, platform, shape)))
@@ -117,11 +119,14 @@ fn free(
     } else {
         "ExFreePool"
     };
-    check_irql(&rule::FREE_IRQL, name, irql, &[address])?;
     let at = Gva(address);
+    check_irql_of(state, &rule::FREE_IRQL, name, irql, &[address], at)?;
     if let Some(block) = state.pool_block(at).filter(|block| block.has_tag(tag)) {
         let pages = block.pages.clone();
+        let subject = state.subject_at(at);
         state.tell_pinned(platform, name, at, each_frame(&pages));
+        state.tell_user_mapped(platform, name, subject, each_frame(&pages));
+        state.tell_other_free(platform, name, at);
     }
     pool::free(state, platform, at, tag).map_err(Outcome::Stop)?;
     Ok(0)

@@ -127,18 +127,31 @@ fn wrong_unmaps_stop_each_in_its_way() {
 }
 
 #[test]
-fn a_user_mapping_is_refused() {
+fn a_user_mapping_is_at_a_user_address_and_ends_by_itself() {
     let (mut state, mut machine) = (state(), TestMachine::new());
-    let mdl = allocate(&mut state, &mut machine, 1);
-    assert_eq!(
-        returned(invoke(
-            &mut state,
-            &mut machine,
-            MAP,
-            &[mdl, 1, 1, 0, 0, 16]
-        )),
-        0
-    );
+    let arguments = [0, u64::MAX, 0, PAGE_SIZE];
+    let mdl = returned(invoke(
+        &mut state,
+        &mut machine,
+        "MmAllocatePagesForMdl",
+        &arguments,
+    ));
+    let name = "MmMapLockedPagesSpecifyCache";
+    let at = returned(invoke(
+        &mut state,
+        &mut machine,
+        name,
+        &[mdl, 1, 1, 0, 0, 0],
+    ));
+    assert!(at != 0 && at < 0x0000_8000_0000_0000);
+    assert!(machine.translate(Gva(at)).is_some());
+    returned(invoke(
+        &mut state,
+        &mut machine,
+        "MmUnmapLockedPages",
+        &[at, mdl],
+    ));
+    assert_eq!(machine.translate(Gva(at)), None);
 }
 
 #[test]

@@ -206,11 +206,11 @@ fn pages_of_dxgkrnl_are_not_freed_by_mm() {
 fn an_mdl_freed_too_early_is_a_page_fault_of_windows() {
     let (mut state, mut machine) = (state(), TestMachine::new());
     let mdl = allocate_pages(&mut state, &mut machine, PAGE_SIZE);
+    let (id, _) = state.record_at(Gva(mdl)).unwrap();
     returned(invoke(&mut state, &mut machine, "ExFreePool", &[mdl]));
-    assert_eq!(
-        stopped(free_pages(&mut state, &mut machine, mdl)).code,
-        0x50
-    );
+    let stop = stopped(free_pages(&mut state, &mut machine, mdl));
+    assert_eq!((stop.code, stop.rule), (0xcc, Some("mdl-freed")));
+    assert_eq!(stop.subject.allocation, Some(id));
 }
 
 #[test]

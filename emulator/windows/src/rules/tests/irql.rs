@@ -95,6 +95,10 @@ fn arguments(w: &mut World, routine: &str, rule: &str) -> Vec<u64> {
             let user = u64::from(rule == "map-mdl-user-irql");
             vec![w.pages(1), user, 1, 0, 0, 16]
         }
+        "MmUnmapLockedPages" if rule == "unmap-mdl-user-irql" => {
+            let (mdl, address) = w.user_mapped();
+            vec![address, mdl]
+        }
         "MmUnmapLockedPages" => {
             let (mdl, address) = w.mapped();
             vec![address, mdl]
@@ -106,6 +110,12 @@ fn arguments(w: &mut World, routine: &str, rule: &str) -> Vec<u64> {
         "MmAllocateContiguousMemorySpecifyCacheNode" => {
             vec![PAGE_SIZE, 0, u64::MAX, 0, 1, ANY_NODE]
         }
+        "MmAllocateContiguousNodeMemory" => vec![PAGE_SIZE, 0, u64::MAX, 0, 4, ANY_NODE],
+        "MmAllocateContiguousMemoryEx" => {
+            let (size, base) = (w.word(PAGE_SIZE), w.space(8));
+            vec![size, 0, u64::MAX, 0, ANY_NODE, 4, 0, 1, 0, base]
+        }
+        "MmAdvanceMdl" => vec![w.locked(), 1],
         "MmFreeContiguousMemorySpecifyCache" => {
             let memory = w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
             vec![memory, PAGE_SIZE, 1]

@@ -1,5 +1,5 @@
 use super::Case;
-use super::world::World;
+use super::world::{NOWHERE, World};
 use crate::Outcome;
 use crate::mm::Mdl;
 use crate::mm::testing::FIRST;
@@ -135,12 +135,167 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
-        "map-mdl-user",
+        "mdl-freed",
+        |w| {
+            let mdl = w.pages(1);
+            w.value("ExFreePool", &[mdl]);
+            w.call(FREE, &[mdl])
+        },
+        |w| {
+            let mdl = w.pages(1);
+            w.value(FREE, &[mdl]);
+            w.call("ExFreePool", &[mdl])
+        },
+    ),
+    (
+        "pages-copied",
+        |w| {
+            let (_, copy) = copied(w);
+            w.call(FREE, &[copy])
+        },
+        |w| {
+            let (original, _) = copied(w);
+            w.call(FREE, &[original])
+        },
+    ),
+    (
+        "mdl-not-released",
+        |w| {
+            let mdl = w.pages(1);
+            w.value(FREE, &[mdl]);
+            w.windows.mm.report_unreleased(&mut w.machine);
+            Outcome::Return(0)
+        },
+        |w| {
+            let mdl = w.pages(1);
+            w.value(FREE, &[mdl]);
+            w.value("ExFreePool", &[mdl]);
+            w.windows.mm.report_unreleased(&mut w.machine);
+            Outcome::Return(0)
+        },
+    ),
+    (
+        "mdl-freed-by-other",
+        |w| {
+            let mdl = w.pool_mdl();
+            w.call("ExFreePool", &[mdl])
+        },
+        |w| {
+            let mdl = w.pool_mdl();
+            w.call("IoFreeMdl", &[mdl])
+        },
+    ),
+    (
+        "pages-user-mapped",
+        |w| {
+            let (mdl, _) = w.user_mapped();
+            w.call(FREE, &[mdl])
+        },
+        |w| {
+            let (mdl, address) = w.user_mapped();
+            w.value(UNMAP, &[address, mdl]);
+            w.call(FREE, &[mdl])
+        },
+    ),
+    (
+        "map-mdl-user-raises",
+        |w| {
+            let mdl = w.pages(1);
+            w.call("MmMapLockedPagesSpecifyCache", &[mdl, 1, 1, 0x10000, 0, 16])
+        },
         |w| {
             let mdl = w.pages(1);
             w.call("MmMapLockedPagesSpecifyCache", &[mdl, 1, 1, 0, 0, 16])
         },
-        map,
+    ),
+    (
+        "unmap-user-address",
+        |w| {
+            let (mdl, address) = w.user_mapped();
+            w.call(UNMAP, &[address + PAGE_SIZE, mdl])
+        },
+        |w| {
+            let (mdl, address) = w.user_mapped();
+            w.call(UNMAP, &[address, mdl])
+        },
+    ),
+    (
+        "lock-no-ram",
+        |w| {
+            let bar = w.bar();
+            let registers = w.value("MmMapIoSpace", &[bar, PAGE_SIZE, 0]);
+            let mdl = w.value("IoAllocateMdl", &[registers, PAGE_SIZE, 0, 0, 0]);
+            w.call(LOCK, &[mdl, 0, 1])
+        },
+        lock,
+    ),
+    (
+        "lock-absent-memory",
+        |w| {
+            let mdl = w.value("IoAllocateMdl", &[NOWHERE, PAGE_SIZE, 0, 0, 0]);
+            w.call(LOCK, &[mdl, 0, 1])
+        },
+        lock,
+    ),
+    (
+        "lock-freed-memory",
+        |w| {
+            let block = w.pool();
+            let mdl = w.value("IoAllocateMdl", &[block, PAGE_SIZE, 0, 0, 0]);
+            w.value("ExFreePool", &[block]);
+            w.call(LOCK, &[mdl, 0, 1])
+        },
+        lock,
+    ),
+    ("build-paged-pool", |w| build(w, 0x100), |w| build(w, 0x40)),
+    (
+        "build-absent-memory",
+        |w| {
+            let mdl = w.value("IoAllocateMdl", &[NOWHERE, PAGE_SIZE, 0, 0, 0]);
+            w.call("MmBuildMdlForNonPagedPool", &[mdl])
+        },
+        |w| build(w, 0x40),
+    ),
+    (
+        "advance-past-end",
+        |w| {
+            let mdl = w.locked();
+            w.call("MmAdvanceMdl", &[mdl, PAGE_SIZE])
+        },
+        |w| {
+            let mdl = w.locked();
+            w.call("MmAdvanceMdl", &[mdl, PAGE_SIZE - 1])
+        },
+    ),
+    (
+        "contiguous-ex-argument",
+        |w| contiguous_ex(w, PAGE_SIZE, 3 * PAGE_SIZE),
+        |w| contiguous_ex(w, PAGE_SIZE, 4 * PAGE_SIZE),
+    ),
+    (
+        "contiguous-ex-none",
+        |w| contiguous_ex(w, 1 << 30, 0),
+        |w| contiguous_ex(w, 1 << 20, 0),
+    ),
+    (
+        "contiguous-freed-twice",
+        |w| {
+            let memory = w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
+            w.value("MmFreeContiguousMemory", &[memory]);
+            w.call("MmFreeContiguousMemory", &[memory])
+        },
+        |w| {
+            let memory = w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
+            w.call("MmFreeContiguousMemory", &[memory])
+        },
+    ),
+    (
+        "io-space-unlocked",
+        |w| w.call("MmMapIoSpace", &[FEW + 1, PAGE_SIZE, 0]),
+        |w| {
+            let bar = w.bar();
+            w.call("MmMapIoSpace", &[bar, PAGE_SIZE, 0])
+        },
     ),
     (
         "mdl-mapped-twice",
@@ -497,4 +652,31 @@ fn pinned(w: &mut World) -> u64 {
     let frames = read.frames(&w.machine).unwrap();
     w.windows.mm.pin_for_device(Gva(mdl), &frames);
     mdl
+}
+
+/// An MDL with pages, and one of the driver's own with the same pages.
+fn copied(w: &mut World) -> (u64, u64) {
+    let original = w.pages(1);
+    let copy = w.value("IoAllocateMdl", &[0, PAGE_SIZE, 0, 0, 0]);
+    let page = w.get(original + SLOT);
+    w.put(copy + SLOT, page);
+    w.set_flags(copy, LOCKED);
+    (original, copy)
+}
+
+fn lock(w: &mut World) -> Outcome {
+    let mdl = w.pool_mdl();
+    w.call(LOCK, &[mdl, 0, 1])
+}
+
+fn build(w: &mut World, flags: u64) -> Outcome {
+    let block = w.value("ExAllocatePool2", &[flags, PAGE_SIZE, 1]);
+    let mdl = w.value("IoAllocateMdl", &[block, PAGE_SIZE, 0, 0, 0]);
+    w.call("MmBuildMdlForNonPagedPool", &[mdl])
+}
+
+fn contiguous_ex(w: &mut World, bytes: u64, boundary: u64) -> Outcome {
+    let (size, base) = (w.word(bytes), w.space(8));
+    let arguments = [size, 0, u64::MAX, boundary, 0, 4, 0, 1, 0, base];
+    w.call("MmAllocateContiguousMemoryEx", &arguments)
 }

@@ -5,6 +5,7 @@ mod executive;
 mod irql;
 mod mm;
 mod pool;
+mod processor;
 mod world;
 
 use super::{Parameter, Rule, all, find, rows};
@@ -33,9 +34,15 @@ const ELSEWHERE: &[&str] = &[
 ];
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    [executive::CASES, mm::CASES, pool::CASES, dxgk::CASES]
-        .into_iter()
-        .flatten()
+    [
+        executive::CASES,
+        mm::CASES,
+        pool::CASES,
+        processor::CASES,
+        dxgk::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 fn assert_made_from(stop: &Stop, rule: &Rule) {

@@ -215,6 +215,13 @@ impl World {
         }
     }
 
+    /// Pages for an MDL, mapped for user mode.
+    pub fn user_mapped(&mut self) -> (u64, u64) {
+        let mdl = self.pages(1);
+        let arguments = [mdl, 1, 1, 0, 0, 16];
+        (mdl, self.value("MmMapLockedPagesSpecifyCache", &arguments))
+    }
+
     /// Nonpaged pool, a page of it.
     pub fn pool(&mut self) -> u64 {
         self.value("ExAllocatePool2", &[0x40, PAGE_SIZE, 0x3161_6161])
