@@ -187,11 +187,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Did the driver run to its end with nothing found?
+    /// Did the driver do all that it was made to, to its end, with nothing
+    /// found?
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
             && self.stops.is_empty()
+            && !self.refused
             && self.ending == Ending::Completed
             && self.meta.tail == Tail::Clean
     }

@@ -248,6 +248,39 @@ impl<'a> Trace<'a> {
                 clean_short(&stop.reason, MAX_NAME),
                 self.at(stop.stack)
             ),
+            Event::Breach(breach) => format!(
+                "BREACH {} ({}): {}{}",
+                clean_short(&breach.finding, MAX_NAME),
+                clean_short(&breach.rule, MAX_NAME),
+                clean_short(&breach.reason, MAX_NAME),
+                self.at(breach.stack)
+            ),
+            Event::Refused { step, status } => format!(
+                "REFUSED step {}: {}",
+                clean_short(step, MAX_NAME),
+                result(u64::from(*status))
+            ),
+            Event::Caps { memory } => format!("caps: memory {memory:#x}"),
+            Event::ExclusiveAccess { begun } => {
+                let what = if *begun { "begins" } else { "ends" };
+                format!("exclusive access {what}")
+            }
+            Event::MapMdl(mapping) => format!(
+                "+ MDL {:#x} mapped for the device, handle {:#x}{}",
+                mapping.mdl,
+                mapping.handle,
+                self.at(mapping.stack)
+            ),
+            Event::UnmapMdl { handle, stack } => {
+                format!("- MDL unmapped, handle {handle:#x}{}", self.at(*stack))
+            }
+            Event::Physical {
+                address,
+                gpa,
+                stack,
+            } => {
+                format!("physical address of {address:#x}: {gpa}{}", self.at(*stack))
+            }
             Event::Allocate(allocation) => {
                 let kind = match allocation.kind {
                     AllocationKind::DxgkMdl | AllocationKind::MmMdl => "MDL",
@@ -258,8 +291,13 @@ impl<'a> Trace<'a> {
                 };
                 let pages = allocation.pages.iter();
                 let pages = pages.fold(0u64, |sum, run| sum.saturating_add(run.count));
+                let part = if allocation.requested > pages {
+                    format!(" of {}", allocation.requested)
+                } else {
+                    String::new()
+                };
                 format!(
-                    "+ allocation {}: {pages} {}, {kind} {:#x}{}",
+                    "+ allocation {}: {pages}{part} {}, {kind} {:#x}{}",
                     allocation.id.0,
                     if pages == 1 { "page" } else { "pages" },
                     allocation.address,

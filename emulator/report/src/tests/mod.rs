@@ -3,6 +3,7 @@
 mod drawing;
 mod endings;
 mod hostile;
+mod kinds;
 mod sample;
 mod tracing;
 mod triage;

@@ -57,19 +57,43 @@ impl Sample {
         self.then(Event::End(end)).0
     }
 
-    fn entries(mut self, map: bool) -> Self {
+    /// The leaf entry of one page of the framebuffer is written.
+    pub(crate) fn entry_of(self, index: u64, new: u64) -> Self {
+        self.then(Event::TableWrite {
+            address: Gpa(0x10_0000 + index * 8),
+            old: 0,
+            new,
+            table: Table::SecondLevel {
+                domain: 1,
+                level: 1,
+                iova: Iova(ADDRESS + index * 0x1000),
+            },
+        })
+    }
+
+    /// The frames of the framebuffer are allocated and mapped again, and the
+    /// resource that had them is read.
+    pub(crate) fn again(self) -> Self {
+        self.then(Event::Allocate(Allocation {
+            id: AllocationId(6),
+            kind: AllocationKind::DxgkMdl,
+            handle: 0x46,
+            address: 0xffff_8000_0006_2000,
+            pages: vec![PageRun {
+                first: Pfn(PAGE),
+                count: 12,
+            }],
+            requested: 12,
+            stack: StackId(2),
+        }))
+        .entries(true)
+        .access(1, 1, Self::went(1, false))
+    }
+
+    pub(crate) fn entries(mut self, map: bool) -> Self {
         for index in 0..12 {
             let new = if map { (PAGE + index) << 12 | 3 } else { 0 };
-            self = self.then(Event::TableWrite {
-                address: Gpa(0x10_0000 + index * 8),
-                old: 0,
-                new,
-                table: Table::SecondLevel {
-                    domain: 1,
-                    level: 1,
-                    iova: Iova(ADDRESS + index * 0x1000),
-                },
-            });
+            self = self.entry_of(index, new);
         }
         self
     }
