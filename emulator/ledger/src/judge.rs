@@ -241,6 +241,14 @@ impl Ledger {
             let physical = Gpa(access.iova.0);
             let page = matches!(case, Case::RawPhysical { .. }).then_some(physical);
             let at = (page, None);
+            let step = Step::Refused {
+                context: access.context,
+                write: access.write,
+            };
+            // Elsewhere the page of that number is not what was meant.
+            if page.is_some() {
+                self.note(access.iova.page(), step);
+            }
             found = Some(self.find((kind, Outcome::Refused), access, at, owner, &case));
         } else if let Some(before) = before {
             let step = Step::Refused {

@@ -391,7 +391,9 @@ pub(crate) fn breach_summary(kind: Kind, breach: &BreachFacts) -> String {
             format!("{routine} was given an MDL or a handle that is not of its kind")
         }
         Kind::MdlNotReleased => "an MDL was never released with ExFreePool".to_owned(),
-        Kind::MdlUseAfterFree => format!("{routine}: an MDL was freed while it was still needed"),
+        Kind::MdlUseAfterFree => {
+            format!("{routine}: an MDL was used after it was freed, or freed while in use")
+        }
         Kind::PartialAllocationIgnored => {
             "Windows gave fewer pages than were asked for, and the driver used those that it did \
              not get"

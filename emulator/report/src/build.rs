@@ -19,6 +19,8 @@ const MAX_STOPS: usize = 64;
 const MAX_LIVE: usize = 16;
 /// Lines of a stack.
 const MAX_FRAMES: usize = 32;
+/// Characters of a reason: what happened, the rule and its source.
+const MAX_REASON: usize = 1000;
 /// Characters of a name, path or printed line.
 const MAX_TEXT: usize = 400;
 
@@ -115,7 +117,7 @@ impl Report {
                         stack: describe(symbols, frames),
                         finding: ledger.cause(number),
                         bug_check: BugCheck {
-                            reason: text(&stop.reason),
+                            reason: clean_short(&stop.reason, MAX_REASON),
                             rule: stop.rule.as_deref().map(text),
                             finding: stop.finding.as_deref().map(text),
                             ..stop.clone()
@@ -234,12 +236,12 @@ fn cleaned(finding: &Finding) -> Finding {
         command.detail = text(&command.detail);
     }
     if let Some(stop) = &mut finding.stop {
-        stop.reason = text(&stop.reason);
+        stop.reason = clean_short(&stop.reason, MAX_REASON);
     }
     if let Some(breach) = &mut finding.breach {
         breach.rule = breach.rule.as_deref().map(text);
         breach.routine = breach.routine.as_deref().map(text);
-        breach.reason = text(&breach.reason);
+        breach.reason = clean_short(&breach.reason, MAX_REASON);
     }
     finding.summary = text(&finding.summary);
     finding

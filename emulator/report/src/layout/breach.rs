@@ -14,7 +14,8 @@ pub(crate) fn draw(page: &mut Page, finding: &Finding, facts: &BreachFacts) {
         page.row("rule", Tone::Plain, &text);
     }
     if facts.address != 0 {
-        page.row("about", Tone::Plain, &format!("{:#x}", facts.address));
+        let text = format!("{:#x}, as the driver knows it", facts.address);
+        page.row("about", Tone::Plain, &text);
     }
     if let Some(allocation) = &finding.allocation {
         page.row("memory", Tone::Plain, &allocation_words(allocation));

@@ -111,6 +111,11 @@ fn headline(page: &mut Page, finding: &Finding) {
 fn accessed(page: &mut Page, finding: &Finding, access: &AccessFacts) {
     let mut text = format!("IOVA {}", access.iova);
     match (access.outcome, access.page) {
+        (Outcome::Refused, Some(_)) if finding.kind == Kind::DmaRawPhysicalAddress => {
+            text.push_str(
+                ", which no mapping leads from; it is the physical address of the memory",
+            );
+        }
         (_, None) => text.push_str(", which leads to no page"),
         (Outcome::Refused, Some(gpa)) => {
             text.push_str(&format!(", which led to physical {gpa}"));
@@ -306,7 +311,9 @@ fn verdict(page: &mut Page, report: &Report, finding: &Finding) {
 fn windows(page: &mut Page, finding: &Finding) {
     let Some(stop) = &finding.stop else {
         match (&finding.access, &finding.breach) {
-            (Some(access), _) => page.row("Windows", Tone::Warn, unnoticed(access)),
+            (Some(access), _) => {
+                page.row("Windows", Tone::Warn, unnoticed(finding.kind, access));
+            }
             (None, Some(facts)) => breach::answer(page, finding.kind, facts),
             (None, None) => {}
         }
@@ -327,10 +334,18 @@ fn windows(page: &mut Page, finding: &Finding) {
     page.row("", Tone::Faint, &text);
 }
 
-fn unnoticed(access: &AccessFacts) -> &'static str {
+fn unnoticed(kind: Kind, access: &AccessFacts) -> &'static str {
     match access.outcome {
         Outcome::Refused => "no fault was reported to it",
         Outcome::NoAccess => "does not notice; the next access of the device goes through",
+        _ if kind == Kind::ExclusiveAccessViolation => {
+            "does not notice this time; where it changes the device's domain meanwhile, the access \
+             is refused (bug check 0xE6) or goes to other memory"
+        }
+        _ if matches!(kind, Kind::DmaRawPhysicalAddress | Kind::DmaUnmapped) => {
+            "does not notice: nothing is isolated here; with isolation the same access is refused \
+             (bug check 0xE6)"
+        }
         _ if access.write => {
             "does not notice: no fault, no bug check; the memory of whoever has the page next is \
              overwritten"

@@ -198,7 +198,12 @@ pub(crate) fn draw(page: &mut Page, found: &Found) {
         return;
     }
     page.blank();
-    page.push(Line::new().with(Tone::Bold, "  life of the page (virtual time)"));
+    let title = if found.finding.access.is_some() {
+        "  life of the page (virtual time)"
+    } else {
+        "  life of the memory's first page (virtual time)"
+    };
+    page.push(Line::new().with(Tone::Bold, title));
     let culprit = culprit(found);
     let lacking = lacks_invalidation(found);
     let mut warned = false;

@@ -198,6 +198,7 @@ fn says(kind: Kind) -> &'static [&'static str] {
         ],
         Kind::DmaRawPhysicalAddress => &[
             "the driver asked for the physical address here",
+            "write refused",
             "DxgkCbMapMdlToIommu",
         ],
         Kind::DmaReusedMemory => &[
