@@ -42,7 +42,7 @@ impl QueueMemory {
         let rings = Contiguous::allocate(callbacks, layout.bytes)?;
         let commands = Contiguous::allocate(callbacks, command_bytes(&layout));
         if commands.is_err() {
-            let _ = rings.release(callbacks);
+            let _ = undo!("ring-undo-free", rings.release(callbacks));
         }
         Ok(Self {
             layout,
@@ -151,7 +151,9 @@ impl Adapter {
         #[cfg(feature = "defects")]
         crate::defects::cpu::freeing(adapter.cast(), size_of::<Self>());
         // SAFETY: nothing in it has a destructor: StopDevice emptied it.
-        unsafe { ExFreePoolWithTag(adapter.cast(), TAG) }
+        unsafe {
+            undo!("adapter-free", ExFreePoolWithTag(adapter.cast(), TAG));
+        }
         #[cfg(feature = "defects")]
         crate::defects::cpu::freed(adapter.cast(), size_of::<Self>());
     }
@@ -246,7 +248,7 @@ impl Adapter {
 
         // Reset before bus mastering: whatever ran before us must not write
         // into memory that is somebody else's by now.
-        transport.reset()?;
+        undo!("start-reset", transport.reset())?;
         if pci::enable(&callbacks, COMMAND_BUS_MASTER)? {
             device.enabled |= COMMAND_BUS_MASTER;
         }
@@ -423,6 +425,14 @@ impl Adapter {
             return Ok(());
         }
         let saved = state.saved.take();
+        self.wake_or_halt(state, saved)?;
+        log!("in D0");
+        Ok(())
+    }
+
+    /// Starts a device that was reset, and gives it back what it knew; or
+    /// resets it again.
+    fn wake_or_halt(&self, state: &mut State, saved: Option<Saved>) -> Result<()> {
         let result = self.wake(state, saved);
         if let Err(status) = result {
             log!("the device did not wake up: 0x%x", status);
@@ -442,7 +452,7 @@ impl Adapter {
         let transport = device.transport.as_ref().ok_or(STATUS_DEVICE_NOT_READY)?;
         // As at start: the reset before bus mastering.
         pci::enable(&device.callbacks, COMMAND_MEMORY)?;
-        transport.reset()?;
+        undo!("wake-reset", transport.reset())?;
         pci::enable(&device.callbacks, COMMAND_BUS_MASTER)?;
         device.blobs = transport.negotiate()? & F_RESOURCE_BLOB != 0;
         for memory in [&device.control, &device.cursor].into_iter().flatten() {
@@ -451,9 +461,7 @@ impl Adapter {
         self.run(device, &state.settings)?;
         let small = device.small.ok_or(STATUS_DEVICE_NOT_READY)?;
         let context = self.context(&state.device)?;
-        power::restore(&context, &mut state.resources, &small, saved)?;
-        log!("in D0");
-        Ok(())
+        power::restore(&context, &mut state.resources, &small, saved)
     }
 
     /// Asks again what is connected to `head`, and how many heads there are.
@@ -504,29 +512,44 @@ impl Adapter {
         work(&context, &mut state.resources)
     }
 
-    /// BeginExclusiveAccess: no new commands, and none outstanding on
-    /// return. The device reads and writes only for commands, so from here
-    /// to [`end_exclusive`](Self::end_exclusive) it touches no memory.
+    /// BeginExclusiveAccess: nothing outstanding, and then a reset. A device
+    /// whose queues are empty may look into them all the same, and reads the
+    /// blobs that it shows at each vertical blank; only the reset promises
+    /// that it touches no memory up to [`end_exclusive`](Self::end_exclusive).
     #[inline(never)]
     pub fn begin_exclusive(&self) -> Result<()> {
         let mut state = self.state();
-        if state.device.is_none() {
+        let state = &mut *state;
+        let Some(device) = state.device.as_mut() else {
             return Err(STATUS_DEVICE_NOT_READY);
-        }
+        };
         #[cfg(feature = "defects")]
         crate::defects::life::before_wait(&self.queue);
         undo!("exclusive-wait", self.queue.wait_idle())?;
         undo!("exclusive-cursor-wait", self.cursor.wait_idle())?;
-        #[cfg(feature = "defects")]
-        crate::defects::life::after_wait(&self.queue);
         state.exclusive = true;
+        #[cfg(feature = "defects")]
+        if crate::defects::shows(crate::defects::Defect::DmaInExclusiveAccess) {
+            crate::defects::life::after_wait(&self.queue);
+            return Ok(());
+        }
+        if device.working {
+            self.halt(device);
+            power::forget(&device.callbacks, &mut state.resources);
+        }
         Ok(())
     }
 
-    /// EndExclusiveAccess.
+    /// EndExclusiveAccess: starts the device again, unless it is in D3.
     #[inline(never)]
     pub fn end_exclusive(&self) -> Result<()> {
-        self.state().exclusive = false;
+        let mut state = self.state();
+        let state = &mut *state;
+        state.exclusive = false;
+        let halted = state.device.as_ref().is_some_and(|device| !device.working);
+        if halted && !state.asleep {
+            return self.wake_or_halt(state, None);
+        }
         Ok(())
     }
 

@@ -27,7 +27,7 @@ fn send(context: &Context<'_>, table: &Table, scanout: usize, image: bool) -> Re
     let Some(cursor) = table.cursors.get(scanout) else {
         return Err(STATUS_INVALID_PARAMETER);
     };
-    settle(context, CURSORS + scanout)?;
+    undo!("cursor-send-wait", settle(context, CURSORS + scanout))?;
     gpu::queue_cursor(context.cursor, CURSORS + scanout, cursor, image)
 }
 

@@ -7,7 +7,7 @@ use crate::edid::Edid;
 use crate::memory::{Contiguous, Pages};
 use crate::mutations::undo;
 use crate::nt::Result;
-use crate::queue::{Body, Queue, REQUEST_BYTES};
+use crate::queue::{Body, Queue, REQUEST_BYTES, SYNCHRONOUS};
 use crate::spec::gpu::{
     AttachBacking, BLOB_FLAG_SHAREABLE, BLOB_MEM_GUEST, CMD_GET_DISPLAY_INFO, CMD_GET_EDID,
     CMD_MOVE_CURSOR, CMD_RESOURCE_ATTACH_BACKING, CMD_RESOURCE_CREATE_2D, CMD_RESOURCE_CREATE_BLOB,
@@ -130,7 +130,8 @@ pub fn resource_unref(queue: &Queue, resource: u32) -> Result<()> {
         resource,
         padding: 0,
     };
-    queue.execute(inline(&command)).map(|_| ())
+    queue.submit(SYNCHRONOUS, [inline(&command)])?;
+    undo!("unref-wait", queue.wait(SYNCHRONOUS))
 }
 
 /// Takes the backing from a resource. Once this returns `Ok` the device has
@@ -142,7 +143,8 @@ pub fn resource_detach_backing(queue: &Queue, resource: u32) -> Result<()> {
         resource,
         padding: 0,
     };
-    queue.execute(inline(&command)).map(|_| ())
+    queue.submit(SYNCHRONOUS, [inline(&command)])?;
+    undo!("detach-wait", queue.wait(SYNCHRONOUS))
 }
 
 /// Gives `pages` to a resource as backing. A list too long for a slot goes

@@ -5,6 +5,7 @@
 use core::ptr;
 
 use crate::callbacks::Callbacks;
+use crate::mutations::undo;
 use crate::nt::{
     MmMapLockedPagesSpecifyCache, MmUnmapLockedPages, Result, device_address, whole_pages,
 };
@@ -91,7 +92,7 @@ impl Pages {
         // dxgkrnl never allocates part of what was asked for, but a short
         // list would put the device where it must not be.
         if count as usize != bytes || offset != 0 {
-            let _ = pages.release(callbacks);
+            let _ = undo!("short-list-free", pages.release(callbacks));
             return Err(STATUS_INSUFFICIENT_RESOURCES);
         }
         Ok(pages)
@@ -109,7 +110,7 @@ impl Pages {
         // SAFETY: dxgkrnl returned a live MDL.
         let (count, offset) = unsafe { ((*mdl).byte_count, (*mdl).byte_offset) };
         if (count as usize) < bytes || offset != 0 {
-            let _ = callbacks.unpin_framebuffer();
+            let _ = undo!("short-pin-unpin", callbacks.unpin_framebuffer());
             return Err(STATUS_INSUFFICIENT_RESOURCES);
         }
         Ok(pages)

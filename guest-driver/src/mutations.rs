@@ -57,6 +57,29 @@ impl Skipped for Result<()> {
     }
 }
 
+#[cfg(feature = "mutations")]
+impl Skipped for bool {
+    fn skipped() -> Self {
+        true
+    }
+}
+
+/// An NTSTATUS.
+#[cfg(feature = "mutations")]
+impl Skipped for i32 {
+    fn skipped() -> Self {
+        0
+    }
+}
+
+/// A reference count, which nobody looks at.
+#[cfg(feature = "mutations")]
+impl Skipped for isize {
+    fn skipped() -> Self {
+        0
+    }
+}
+
 /// Chosen: 1 + place in the list; 0 for none. One for the whole image: there
 /// is one adapter.
 #[cfg(feature = "mutations")]

@@ -8,6 +8,7 @@ use core::ffi::c_void;
 use core::ptr;
 
 use crate::ddi;
+use crate::mutations::undo;
 use crate::nt::{
     IoBuildDeviceIoControlRequest, IoGetDeviceObjectPointer, IofCallDriver, ObfDereferenceObject,
     Result, ZwLoadDriver, ZwUnloadDriver, check, log, unicode, wide,
@@ -45,7 +46,9 @@ pub fn register(driver: *mut c_void, registry_path: *mut UnicodeString) -> NtSta
             log!("DXGKrnl did not register us: 0x%x", status);
             if loaded >= 0 {
                 // SAFETY: we loaded it, and nothing of it is in use.
-                let _ = unsafe { ZwUnloadDriver(&raw const service) };
+                let _ = undo!("dxgkrnl-unload", unsafe {
+                    ZwUnloadDriver(&raw const service)
+                });
             }
             status
         }
@@ -74,7 +77,7 @@ fn hand_over(driver: *mut c_void, registry_path: *mut UnicodeString) -> Result<N
     });
     // SAFETY: referenced by IoGetDeviceObjectPointer. The driver object that
     // is now bound to dxgkrnl keeps it loaded.
-    unsafe { ObfDereferenceObject(file) };
+    undo!("dxgkrnl-dereference", unsafe { ObfDereferenceObject(file) });
     result
 }
 
@@ -109,7 +112,7 @@ fn ask(device: *mut c_void) -> Result<Initialize> {
     // SAFETY: a request built for this device.
     let mut result = unsafe { IofCallDriver(device, irp) };
     if result == STATUS_PENDING {
-        event.wait(None);
+        undo!("registration-wait", event.wait(None));
         // SAFETY: the I/O manager wrote it before it set the event.
         result = unsafe { ptr::read_volatile(&raw const status.status) };
     }

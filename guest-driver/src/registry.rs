@@ -2,6 +2,7 @@
 
 use core::mem::MaybeUninit;
 
+use crate::mutations::undo;
 use crate::nt::{Result, ZwClose, ZwOpenKey, ZwQueryValueKey, check, unicode, wide};
 #[cfg(any(feature = "defects", feature = "mutations"))]
 use crate::spec::nt::REG_SZ;
@@ -129,6 +130,6 @@ impl Key {
 impl Drop for Key {
     fn drop(&mut self) {
         // SAFETY: opened by `open`, closed once.
-        let _ = unsafe { ZwClose(self.0) };
+        let _ = undo!("key-close", unsafe { ZwClose(self.0) });
     }
 }

@@ -352,7 +352,10 @@ pub fn scanout(context: &Context<'_>, table: &mut Table, id: u32, scanout: u32) 
         return Err(STATUS_INVALID_PARAMETER);
     }
     if id == 0 {
-        gpu::set_scanout(context.queue, scanout, 0, 0, 0)?;
+        undo!(
+            "scanout-off",
+            gpu::set_scanout(context.queue, scanout, 0, 0, 0)
+        )?;
         for resource in &mut table.resources {
             resource.device.scanouts &= !(1 << scanout);
         }
@@ -435,7 +438,7 @@ pub(crate) fn queue_frame(
 #[inline(never)]
 pub fn wait(context: &Context<'_>, table: &mut Table, id: u32) -> Result<()> {
     let (index, _) = table.find(id)?;
-    context.queue.wait(index)
+    undo!("escape-wait", context.queue.wait(index))
 }
 
 /// Waits until a group is idle. A frame that failed is over as well; one

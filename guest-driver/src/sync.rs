@@ -6,6 +6,7 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicI32, Ordering};
 
+use crate::mutations::undo;
 use crate::nt::{
     KeAcquireSpinLockRaiseToDpc, KeClearEvent, KeInitializeEvent, KeReleaseSpinLock, KeSetEvent,
     KeWaitForSingleObject,
@@ -132,7 +133,12 @@ impl<T> DerefMut for SpinGuard<'_, T> {
 impl<T> Drop for SpinGuard<'_, T> {
     fn drop(&mut self) {
         // SAFETY: taken by `lock`, which saved the IRQL.
-        unsafe { KeReleaseSpinLock(self.lock.lock.get(), self.irql) }
+        unsafe {
+            undo!(
+                "spin-lock-release",
+                KeReleaseSpinLock(self.lock.lock.get(), self.irql)
+            );
+        }
     }
 }
 
@@ -169,7 +175,7 @@ impl<T> Mutex<T> {
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         if self.count.fetch_sub(1, Ordering::Acquire) != 1 {
-            self.turn.wait(None);
+            undo!("mutex-wait", self.turn.wait(None));
         }
         MutexGuard { mutex: self }
     }
@@ -198,7 +204,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 impl<T> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         if self.mutex.count.fetch_add(1, Ordering::Release) < 0 {
-            self.mutex.turn.set();
+            undo!("mutex-hand-over", self.mutex.turn.set());
         }
     }
 }

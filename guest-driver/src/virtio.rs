@@ -4,6 +4,7 @@
 use core::ptr;
 
 use crate::callbacks::Callbacks;
+use crate::mutations::undo;
 use crate::nt::{Result, log};
 use crate::pci::{Assigned, Function, Location};
 use crate::ring::Layout;
@@ -94,7 +95,7 @@ impl Transport {
         };
         let result = transport.map_windows(callbacks, function, assigned);
         if let Err(status) = result {
-            transport.unmap(callbacks);
+            undo!("registers-undo-unmap", transport.unmap(callbacks));
             return Err(status);
         }
         Ok(transport)
