@@ -12,7 +12,7 @@ use crate::memory::Contiguous;
 use crate::mutations::undo;
 use crate::nt::{ExAllocatePoolWithTag, ExFreePoolWithTag, Result, TAG, log};
 use crate::pci;
-use crate::power::{self, SMALL_BYTES, Saved};
+use crate::power::{SMALL_BYTES, Saved};
 use crate::queue::{CURSOR_QUEUE_SIZE, QUEUE_SIZE, Queue, command_bytes};
 use crate::registry::{self, Settings};
 use crate::resource::{self, Context, Table};
@@ -26,6 +26,8 @@ use crate::spec::nt::{
 use crate::spec::pci::{COMMAND_BUS_MASTER, COMMAND_MEMORY};
 use crate::sync::{Mutex, MutexGuard};
 use crate::virtio::Transport;
+
+mod quiet;
 
 /// A queue's ring and the slots of its requests.
 #[derive(Clone, Copy)]
@@ -389,81 +391,6 @@ impl Adapter {
         state.asleep = false;
     }
 
-    /// DxgkDdiSetPowerState to D3: the frame is saved and the device reset,
-    /// for it will lose all it knows. Never fails: what could not be saved
-    /// is drawn anew.
-    #[inline(never)]
-    pub fn power_down(&self) {
-        let mut state = self.state();
-        let state = &mut *state;
-        let Some(device) = state.device.as_mut().filter(|_| !state.asleep) else {
-            return;
-        };
-        let callbacks = device.callbacks;
-        if device.working {
-            let _ = undo!("power-down-wait", self.queue.wait_idle());
-            let _ = undo!("power-down-cursor-wait", self.cursor.wait_idle());
-            state.saved = power::save(&callbacks, &state.resources);
-        }
-        self.halt(device);
-        power::forget(&callbacks, &mut state.resources);
-        let _ = undo!(
-            "power-down-bus-master-off",
-            pci::disable(&callbacks, COMMAND_BUS_MASTER)
-        );
-        state.asleep = true;
-        log!("in D3");
-    }
-
-    /// DxgkDdiSetPowerState to D0: starts the device again and gives it back
-    /// what it knew.
-    #[inline(never)]
-    pub fn power_up(&self) -> Result<()> {
-        let mut state = self.state();
-        let state = &mut *state;
-        if !state.asleep {
-            return Ok(());
-        }
-        let saved = state.saved.take();
-        self.wake_or_halt(state, saved)?;
-        log!("in D0");
-        Ok(())
-    }
-
-    /// Starts a device that was reset, and gives it back what it knew; or
-    /// resets it again.
-    fn wake_or_halt(&self, state: &mut State, saved: Option<Saved>) -> Result<()> {
-        let result = self.wake(state, saved);
-        if let Err(status) = result {
-            log!("the device did not wake up: 0x%x", status);
-            // Whatever it knows by now, it forgets.
-            if let Some(device) = state.device.as_mut() {
-                self.halt(device);
-                power::forget(&device.callbacks, &mut state.resources);
-            }
-        }
-        result
-    }
-
-    #[inline(never)]
-    fn wake(&self, state: &mut State, saved: Option<Saved>) -> Result<()> {
-        let device = state.device.as_mut().ok_or(STATUS_DEVICE_NOT_READY)?;
-        state.asleep = false;
-        let transport = device.transport.as_ref().ok_or(STATUS_DEVICE_NOT_READY)?;
-        // As at start: the reset before bus mastering.
-        pci::enable(&device.callbacks, COMMAND_MEMORY)?;
-        undo!("wake-reset", transport.reset())?;
-        pci::enable(&device.callbacks, COMMAND_BUS_MASTER)?;
-        device.blobs = transport.negotiate()? & F_RESOURCE_BLOB != 0;
-        for memory in [&device.control, &device.cursor].into_iter().flatten() {
-            memory.rings.clear();
-        }
-        self.run(device, &state.settings)?;
-        let small = device.small.ok_or(STATUS_DEVICE_NOT_READY)?;
-        let context = self.context(&state.device)?;
-        power::restore(&context, &mut state.resources, &small, saved)
-    }
-
     /// Asks again what is connected to `head`, and how many heads there are.
     #[inline(never)]
     pub fn display(&self, head: u32) -> Result<(Option<(u32, u32)>, u32)> {
@@ -510,47 +437,6 @@ impl Adapter {
         }
         let context = self.context(&state.device)?;
         work(&context, &mut state.resources)
-    }
-
-    /// BeginExclusiveAccess: nothing outstanding, and then a reset. A device
-    /// whose queues are empty may look into them all the same, and reads the
-    /// blobs that it shows at each vertical blank; only the reset promises
-    /// that it touches no memory up to [`end_exclusive`](Self::end_exclusive).
-    #[inline(never)]
-    pub fn begin_exclusive(&self) -> Result<()> {
-        let mut state = self.state();
-        let state = &mut *state;
-        let Some(device) = state.device.as_mut() else {
-            return Err(STATUS_DEVICE_NOT_READY);
-        };
-        #[cfg(feature = "defects")]
-        crate::defects::life::before_wait(&self.queue);
-        undo!("exclusive-wait", self.queue.wait_idle())?;
-        undo!("exclusive-cursor-wait", self.cursor.wait_idle())?;
-        state.exclusive = true;
-        #[cfg(feature = "defects")]
-        if crate::defects::shows(crate::defects::Defect::DmaInExclusiveAccess) {
-            crate::defects::life::after_wait(&self.queue);
-            return Ok(());
-        }
-        if device.working {
-            self.halt(device);
-            power::forget(&device.callbacks, &mut state.resources);
-        }
-        Ok(())
-    }
-
-    /// EndExclusiveAccess: starts the device again, unless it is in D3.
-    #[inline(never)]
-    pub fn end_exclusive(&self) -> Result<()> {
-        let mut state = self.state();
-        let state = &mut *state;
-        state.exclusive = false;
-        let halted = state.device.as_ref().is_some_and(|device| !device.working);
-        if halted && !state.asleep {
-            return self.wake_or_halt(state, None);
-        }
-        Ok(())
     }
 
     /// The interrupt routine's half that knows the adapter.
