@@ -286,6 +286,34 @@ fn an_access_in_flight_lands_before_the_unmap_returns() {
 }
 
 #[test]
+fn all_of_ram_is_mapped_by_the_largest_leaves_that_fit_and_for_good() {
+    use journal::event::PageRun;
+    let (mut hal, mut mm, mut machine, domain) = isolated();
+    let before = machine.events().len();
+    let run = PageRun {
+        first: Pfn(511),
+        count: 513,
+    };
+    hal.map_all(&mut machine, &mut mm, domain, &[run]).unwrap();
+    let leaves = |wanted: u8| {
+        let events = machine.events();
+        let of_level = events[before..].iter().filter(|event| {
+            matches!(event, Event::TableWrite { new, table: Table::SecondLevel { level, .. }, .. }
+                if *level == wanted && (*level == 1 || new & 0x80 != 0))
+        });
+        of_level.count()
+    };
+    assert_eq!((leaves(1), leaves(2), leaves(3)), (1, 1, 0));
+    assert!(machine.device_writes(Pfn(511)) && machine.device_reads(Pfn(1023)));
+    assert!(!machine.device_reads(Pfn(510)));
+    assert!(hal.is_mapped(domain, Pfn(700)) && !hal.is_mapped(domain, Pfn(510)));
+    let error = hal.map_identity(&mut machine, &mut mm, domain, &[Pfn(700)], true);
+    assert!(matches!(error, Err(HalError::Lasting { page: 700, .. })));
+    let error = hal.unmap(&mut machine, domain, &[Pfn(700)]);
+    assert!(matches!(error, Err(HalError::NotMapped { .. })));
+}
+
+#[test]
 fn nothing_works_before_initialisation() {
     let (mut hal, mut machine) = (State::default(), TestMachine::new());
     let error = hal.unmap(&mut machine, DomainId(1), &[PAGE]).unwrap_err();

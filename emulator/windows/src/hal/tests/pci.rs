@@ -49,6 +49,22 @@ fn bars_are_sized_and_placed() {
 }
 
 #[test]
+fn a_device_that_comes_back_from_d3_has_its_bars_messages_and_bus_mastering() {
+    let (mut hal, mut machine) = (State::default(), machine());
+    hal.configure_device(&mut machine, DEVICE, 2).unwrap();
+    hal.enable_device(&mut machine, DEVICE);
+    let (config, table) = (machine.config, machine.msix.clone());
+    hal.power_down(&mut machine, DEVICE);
+    assert_eq!(command(&machine) & 6, 0);
+    // What the device itself loses.
+    machine.config[0x10..0x28].fill(0);
+    machine.config[MSIX_AT + 3] = 0;
+    machine.msix.clear();
+    hal.power_up(&mut machine, DEVICE);
+    assert_eq!((machine.config, machine.msix), (config, table));
+}
+
+#[test]
 fn a_configured_device_answers_and_masters_the_bus_only_once_enabled() {
     let (mut hal, mut machine) = (State::default(), machine());
     hal.configure_device(&mut machine, DEVICE, 2).unwrap();
