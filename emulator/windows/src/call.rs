@@ -140,8 +140,10 @@ impl From<PlatformError> for Outcome {
 /// What a thread waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wait {
-    /// Dispatcher objects (events, threads, ...); any one of them suffices.
+    /// Dispatcher objects (events, threads, ...).
     pub objects: Vec<Gva>,
+    /// All of them are waited for, at one moment; else any one suffices.
+    pub all: bool,
     /// Virtual time at which the wait gives up, if ever.
     pub until: Option<u64>,
 }

@@ -13,17 +13,34 @@ const MAXIMUM_WAIT_OBJECTS: u32 = 64;
 
 impl State {
     /// Does the wait end now? Its status if so: of the first signaled object
-    /// (and a synchronization object then is signaled no more), or of the
-    /// time. An object that is no longer mapped ends nothing: see
+    /// (and a synchronization object then is signaled no more), of all of
+    /// them together, or of the time. An object that is no longer mapped ends nothing: see
     /// [`State::wait_faults`].
     pub fn try_satisfy(&mut self, p: &mut dyn Platform, wait: &Wait) -> Option<u32> {
+        let signaled =
+            |p: &dyn Platform, object| dispatcher::is_signaled(p, object).unwrap_or(false);
+        if wait.all && !wait.objects.is_empty() {
+            // None is taken before all can be.
+            if wait.objects.iter().all(|&object| signaled(p, object)) {
+                for &object in &wait.objects {
+                    let _ = dispatcher::consume(p, object);
+                }
+                return Some(SUCCESS);
+            }
+            return self.given_up(p, wait);
+        }
         for (index, &object) in wait.objects.iter().enumerate() {
-            if dispatcher::is_signaled(p, object).unwrap_or(false) {
+            if signaled(p, object) {
                 // Mapped a moment ago, and nobody ran since.
                 let _ = dispatcher::consume(p, object);
                 return u32::try_from(index).ok();
             }
         }
+        self.given_up(p, wait)
+    }
+
+    /// The status of a wait whose time is over.
+    fn given_up(&self, p: &dyn Platform, wait: &Wait) -> Option<u32> {
         let is_over = wait.until.is_some_and(|until| p.scenario().now() >= until);
         // KeDelayExecutionThread ends in success, a wait in a timeout.
         let status = if wait.objects.is_empty() {
@@ -87,6 +104,7 @@ fn wait(
     p: &mut dyn Platform,
     name: &str,
     objects: Vec<Gva>,
+    all: bool,
     timeout: &Timeout,
 ) -> Answer {
     let first = objects.first().copied().unwrap_or_default();
@@ -99,7 +117,11 @@ fn wait(
         Timeout::Now => Some(0),
         Timeout::At(until) => Some(*until),
     };
-    let wait = Wait { objects, until };
+    let wait = Wait {
+        objects,
+        all,
+        until,
+    };
     let now = state.try_satisfy(p, &wait);
     match (breach, now) {
         // A thread cannot wait at that IRQL, so a run that goes on sees a
@@ -115,30 +137,33 @@ fn wait(
 pub(super) fn single(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let object = pointer(call, p, 0)?;
     let timeout = timeout(p, pointer(call, p, 4)?)?;
-    wait(state, p, "KeWaitForSingleObject", vec![object], &timeout)
+    wait(
+        state,
+        p,
+        "KeWaitForSingleObject",
+        vec![object],
+        false,
+        &timeout,
+    )
 }
 
 /// NTSTATUS KeWaitForMultipleObjects(Count, Object[], WaitType, WaitReason,
-/// WaitMode, Alertable, Timeout, WaitBlockArray). WaitAny only, but for one
-/// object, where both are the same.
+/// WaitMode, Alertable, Timeout, WaitBlockArray). WaitType is WaitAll (0) or
+/// WaitAny (1).
 pub(super) fn multiple(state: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
     let name = "KeWaitForMultipleObjects";
     let count = call.argument(p, 0)? as u32;
     let list = pointer(call, p, 1)?;
-    let waits_for_any = call.argument(p, 2)? as u32 == 1;
+    let all = call.argument(p, 2)? as u32 == 0;
     if count == 0 || count > MAXIMUM_WAIT_OBJECTS {
         return Ok(rule::WAIT_COUNT.refusal(format_args!("{name} of {count} objects")));
-    }
-    if !waits_for_any && count > 1 {
-        log::warn!("{name} with WaitAll is not supported; it returns STATUS_NOT_SUPPORTED");
-        return Ok(rule::WAIT_ALL.refusal(name));
     }
     let mut objects = Vec::new();
     for index in 0..u64::from(count) {
         objects.push(Gva(p.read_u64(field(list, 8 * index)?)?));
     }
     let timeout = timeout(p, pointer(call, p, 6)?)?;
-    wait(state, p, name, objects, &timeout)
+    wait(state, p, name, objects, all, &timeout)
 }
 
 /// NTSTATUS KeDelayExecutionThread(WaitMode, Alertable, PLARGE_INTEGER).
@@ -157,6 +182,7 @@ pub(super) fn delay(state: &mut State, p: &mut dyn Platform, call: &Call) -> Ans
         None if until <= p.scenario().now() => success(),
         None => Ok(Outcome::Block(Wait {
             objects: Vec::new(),
+            all: false,
             until: Some(until),
         })),
     }

@@ -182,12 +182,6 @@ rules! {
         "A wait that may block is made at APC_LEVEL or below",
     )
     .page();
-    WAIT_ALL "wait-all" = Rule::new(
-        &["KeWaitForMultipleObjects"],
-        "Waiting for all of several objects is not implemented here",
-    )
-    .returns(status::NOT_SUPPORTED as u64)
-    .ours("display drivers were not seen to do it");
     WAIT_COUNT "wait-count" = Rule::new(
         &["KeWaitForMultipleObjects"],
         "One to 64 objects are waited for",

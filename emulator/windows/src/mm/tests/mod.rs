@@ -3,6 +3,7 @@
 mod derived;
 mod frames;
 mod mdl;
+mod misuse;
 mod model;
 mod pages;
 mod pins;

@@ -16,12 +16,16 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Pages(u64),
+    /// As many of them as there are in the lowest quarter of memory.
+    Partial(u64),
     Pool(u64),
     Contiguous(u64),
     /// An MDL for a pool block.
     PoolMdl(usize),
     Map(usize),
     Unmap(usize),
+    MapForUser(usize),
+    UnmapForUser(usize),
     Lock(usize),
     Unlock(usize),
     /// Free it as what it is; a second time must stop.
@@ -36,11 +40,14 @@ fn any_step() -> impl Strategy<Value = Step> {
     let which = any::<usize>;
     prop_oneof![
         (1u64..20).prop_map(Step::Pages),
+        (1u64..400).prop_map(Step::Partial),
         (1u64..20_000).prop_map(Step::Pool),
         (1u64..20_000).prop_map(Step::Contiguous),
         which().prop_map(Step::PoolMdl),
         which().prop_map(Step::Map),
         which().prop_map(Step::Unmap),
+        which().prop_map(Step::MapForUser),
+        which().prop_map(Step::UnmapForUser),
         which().prop_map(Step::Lock),
         which().prop_map(Step::Unlock),
         which().prop_map(Step::Free),
@@ -69,6 +76,8 @@ struct Object {
     live: bool,
     /// System address of the MDL.
     mapped: Option<u64>,
+    /// User address of the MDL.
+    user: Option<u64>,
     locked: bool,
     /// The pool block that the MDL describes.
     block: Option<usize>,
@@ -109,6 +118,7 @@ impl Rig {
                 frames,
                 live: true,
                 mapped: None,
+                user: None,
                 locked: false,
                 block: None,
             });
@@ -135,9 +145,13 @@ impl Rig {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Pages(pages) => {
+            Step::Pages(pages) | Step::Partial(pages) => {
                 let bytes = pages * PAGE_SIZE;
-                let mdl = self.value("MmAllocatePagesForMdl", &[0, u64::MAX, 0, bytes]);
+                let high = match step {
+                    Step::Partial(_) => RAM / 4 * PAGE_SIZE - 1,
+                    _ => u64::MAX,
+                };
+                let mdl = self.value("MmAllocatePagesForMdl", &[0, high, 0, bytes]);
                 if mdl != 0 {
                     let read = Mdl::read(&self.machine, Gva(mdl)).unwrap();
                     let frames = read.frames(&self.machine).unwrap();
@@ -207,6 +221,25 @@ impl Rig {
                     self.value("MmUnmapLockedPages", &[at, mdl]);
                 }
             }
+            Step::MapForUser(which) => {
+                let unmapped =
+                    |o: &Object| o.live && o.user.is_none() && (o.kind == Kind::Pages || o.locked);
+                if let Some(index) = self.pick(which, unmapped) {
+                    let mdl = self.objects[index].address;
+                    let name = "MmMapLockedPagesSpecifyCache";
+                    let at = self.value(name, &[mdl, 1, 1, 0, 0, 16]);
+                    self.objects[index].user = Some(at);
+                }
+            }
+            Step::UnmapForUser(which) => {
+                if let Some(index) = self.pick(which, |o| o.user.is_some()) {
+                    let mdl = self.objects[index].address;
+                    let at = self.objects[index].user.take().unwrap();
+                    self.value("MmUnmapLockedPages", &[at, mdl]);
+                    let again = self.call("MmUnmapLockedPages", &[at, mdl]);
+                    assert!(matches!(again, Outcome::Stop(_)), "{again:?}");
+                }
+            }
             Step::Free(which) => self.free(which),
             Step::FreeStructure(which) => {
                 if let Some(index) = self.pick(which, |o| o.kind == Kind::Structure) {
@@ -238,10 +271,11 @@ impl Rig {
         let used = self
             .objects
             .iter()
-            .any(|o| o.block == Some(index) && o.locked);
+            .any(|o| o.block == Some(index) && (o.locked || o.user.is_some()));
         let structure = |o: &Object| o.kind == Kind::Structure && o.address == address && o.live;
         let name = match kind {
             Kind::Pages if !self.objects.iter().any(structure) => return,
+            Kind::Pages if self.objects[index].user.is_some() => return,
             Kind::Pages => "MmFreePagesFromMdl",
             Kind::Pool if used => return,
             Kind::Pool => "ExFreePool",
@@ -265,6 +299,7 @@ impl Rig {
             live,
             locked,
             block,
+            user,
             ..
         } = self.objects[index];
         let name = match block {
@@ -272,7 +307,9 @@ impl Rig {
             None => "ExFreePool",
         };
         let pages = |o: &Object| o.kind == Kind::Pages && o.address == address && o.live;
-        if live && !locked && !self.objects.iter().any(pages) {
+        if live && !locked && user.is_some() {
+            self.stops(name, address);
+        } else if live && !locked && !self.objects.iter().any(pages) {
             self.value(name, &[address]);
             self.objects[index].live = false;
         }

@@ -93,21 +93,6 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
-        "wait-all",
-        |w| {
-            let event = w.event();
-            let list = w.space(16);
-            w.put(list, event);
-            w.put(list + 8, event);
-            w.call("KeWaitForMultipleObjects", &[2, list, 0, 0, 0, 0, 0, 0])
-        },
-        |w| {
-            let event = w.event();
-            let list = w.word(event);
-            w.call("KeWaitForMultipleObjects", &[1, list, 0, 0, 0, 0, 0, 0])
-        },
-    ),
-    (
         "wait-count",
         |w| {
             let list = w.space(65 * 8);
