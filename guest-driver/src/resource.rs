@@ -321,7 +321,7 @@ pub(crate) fn give_back(context: &Context<'_>, table: &mut Table, index: usize) 
 }
 
 fn retire_and_release(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
-    retire(context, index, resource)?;
+    undo!("free-retire", retire(context, index, resource))?;
     let commands = release_commands(context.callbacks, resource);
     let released = release_pages(context.callbacks, resource);
     resource.id = 0;
