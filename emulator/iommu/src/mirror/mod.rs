@@ -166,7 +166,7 @@ impl Mirror {
         let dropped = self.domain.borrow_mut().table.clear();
         // The last page of the address space is the one that the length
         // cannot say.
-        tell_unmap(env, device, Iova(0), u64::MAX & !(PAGE_SIZE - 1), dropped);
+        tell_unmap(env, device, Iova(0), !(PAGE_SIZE - 1), dropped);
         dropped
     }
 

@@ -1,0 +1,345 @@
+//! Serving one client.
+
+use crate::board::{self, Board, Failure};
+use crate::error::ServeError;
+use crate::handle::{Handle, Order};
+use crate::message::{Errno, Header, Request};
+use crate::outgoing::{Ask, Outgoing};
+use crate::spec;
+use crate::wire::{Connection, Message};
+use journal::Journal;
+use journal::event::End;
+use memory::RequesterId;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// Messages taken in a row before the device has its turn.
+const MESSAGES: usize = 64;
+/// Steps of the device in a row before the next look at the socket.
+const STEPS: usize = 64;
+/// How often a thread that waits looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What to serve.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Name of the machine, for the journal.
+    pub name: String,
+    /// Requester id of the device in the guest.
+    pub device: RequesterId,
+    /// Preferred sizes of its displays, pixels.
+    pub displays: Vec<(u32, u32)>,
+    /// Refuse drivers that do not take ACCESS_PLATFORM?
+    pub require_access_platform: bool,
+    /// Guest RAM, bytes; for the journal.
+    pub memory: u64,
+    /// Of so much RAM, how much lies below 4 GiB.
+    pub below_4g: fn(u64) -> u64,
+}
+
+impl Default for ServeConfig {
+    /// Device 00:01.0 of a q35 machine, one display of 1024 x 768.
+    fn default() -> Self {
+        Self {
+            name: "guest".to_owned(),
+            device: RequesterId::new(0, 1, 0),
+            displays: vec![(1024, 768)],
+            require_access_platform: true,
+            memory: 0,
+            below_4g: board::q35_below_4g,
+        }
+    }
+}
+
+/// How serving ended, where nothing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The client closed the connection.
+    Closed,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// The device, and what asks things of it.
+pub struct Server {
+    board: Board,
+    outgoing: Outgoing,
+    orders: Receiver<Order>,
+    handle: Handle,
+    wake: Arc<OwnedFd>,
+    /// Did the client say which version it speaks?
+    agreed: bool,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A device after power-on; what happens to it goes to `journal`.
+    ///
+    /// # Errors
+    /// [`ServeError::Memory`], [`ServeError::Socket`],
+    /// [`ServeError::Journal`].
+    pub fn new(config: &ServeConfig, journal: Journal) -> Result<Self, ServeError> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = eventfd(0, flags).map_err(|error| ServeError::Socket(error.into()))?;
+        let wake = Arc::new(wake);
+        let (sender, orders) = channel();
+        Ok(Self {
+            board: Board::new(config, journal)?,
+            outgoing: Outgoing::default(),
+            orders,
+            handle: Handle::new(sender, wake.clone()),
+            wake,
+            agreed: false,
+        })
+    }
+
+    /// A way for other threads to ask.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// What a scanout shows, with the cursor.
+    #[must_use]
+    pub fn frame(&self, scanout: u32) -> Option<gpu::Frame> {
+        self.board.frame(scanout)
+    }
+
+    /// Wait for a client at `listener`. `None`: `alive` said that none will
+    /// come any more.
+    ///
+    /// # Errors
+    /// [`ServeError::Socket`].
+    pub fn accept(
+        listener: &UnixListener,
+        alive: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<UnixStream>, ServeError> {
+        listener.set_nonblocking(true).map_err(ServeError::Socket)?;
+        while alive() {
+            wait(&[listener.as_fd()], Some(LOOK))?;
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).map_err(ServeError::Socket)?;
+                    return Ok(Some(stream));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(ServeError::Socket(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Listen at `path`, which must not exist.
+    ///
+    /// # Errors
+    /// [`ServeError::Listen`].
+    pub fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+        UnixListener::bind(path).map_err(|error| ServeError::Listen {
+            path: path.to_owned(),
+            error,
+        })
+    }
+
+    /// Serve until the client goes or `stop` is set. The journal gets its end
+    /// in either case.
+    ///
+    /// # Errors
+    /// [`ServeError`]: what the client did that ends it.
+    pub fn serve(&mut self, stream: UnixStream, stop: &AtomicBool) -> Result<Ended, ServeError> {
+        let connection = Connection::new(stream)?;
+        let ended = match self.run(connection, stop) {
+            Err(ServeError::Closed) => Ok(Ended::Closed),
+            other => other,
+        };
+        match &ended {
+            Ok(Ended::Closed) => self.board.end(End::Completed)?,
+            Ok(Ended::Stopped) => self.board.end(End::Interrupted)?,
+            Err(error) => {
+                self.board.note(format!("serving ended: {error}"));
+                self.board.end(End::Interrupted)?;
+            }
+        }
+        ended
+    }
+
+    fn run(&mut self, mut connection: Connection, stop: &AtomicBool) -> Result<Ended, ServeError> {
+        let peer = connection.peer();
+        while !stop.load(Ordering::Relaxed) {
+            self.board.tick();
+            let mut busy = false;
+            for _ in 0..MESSAGES {
+                let Some(message) = connection.receive()? else {
+                    break;
+                };
+                busy = true;
+                self.take(&connection, message, peer)?;
+            }
+            self.follow_orders();
+            let mut steps = 0;
+            while steps < STEPS && self.board.step() {
+                steps += 1;
+            }
+            self.tell_guest_of_refusals();
+            self.board.flush()?;
+            self.board.interrupt();
+            while let Some(message) = self.outgoing.next() {
+                connection.send(&message)?;
+            }
+            if !busy && steps == 0 {
+                let due = self.board.idle_for().map(Duration::from_nanos);
+                let limit = due.map_or(LOOK, |due| due.min(LOOK));
+                wait(&[connection.fd(), self.wake.as_fd()], Some(limit))?;
+                // Whatever it was, the next round sees it.
+                let _ = rustix::io::read(&*self.wake, &mut [0u8; 8]);
+            }
+        }
+        Ok(Ended::Stopped)
+    }
+
+    /// One message of the client's.
+    fn take(
+        &mut self,
+        connection: &Connection,
+        message: Message,
+        peer: Option<i32>,
+    ) -> Result<(), ServeError> {
+        let header = message.header;
+        if header.is_reply() {
+            self.answered(header, &message.body);
+            return Ok(());
+        }
+        let result = match Request::parse(header.command, &message.body) {
+            Err(errno) => Err(Failure::Refused(errno)),
+            Ok(Request::Version {
+                major,
+                minor,
+                capabilities,
+            }) if !self.agreed => match agree(major, minor, capabilities) {
+                Some(body) => {
+                    self.agreed = true;
+                    Ok(body)
+                }
+                None => Err(Failure::Fatal(ServeError::Version(major, minor))),
+            },
+            // Nothing is said before the version.
+            Ok(_) if !self.agreed => Err(Failure::Refused(Errno::INVAL)),
+            Ok(request) => self.board.handle(request, message.files, peer),
+        };
+        // What the client does next may be seen by the guest.
+        self.board.flush()?;
+        self.board.interrupt();
+        let (reply, fatal) = match result {
+            Ok(body) => (header.reply(&body), None),
+            Err(Failure::Refused(errno)) => {
+                log::debug!("command {} refused, errno {}", header.command, errno.0);
+                (header.refusal(errno), None)
+            }
+            Err(Failure::Fatal(error)) => (header.refusal(Errno::INVAL), Some(error)),
+        };
+        if header.wants_reply() {
+            connection.send(&reply)?;
+        }
+        fatal.map_or(Ok(()), Err)
+    }
+
+    /// A reply to something of ours.
+    fn answered(&mut self, header: Header, body: &[u8]) {
+        let Some((ask, outcome)) = self.outgoing.answered(header, body) else {
+            log::debug!("a reply to nothing that was asked (id {})", header.id);
+            return;
+        };
+        if ask.answer.is_none() && outcome.is_ok() {
+            // The guest mapped it in between, or the mirror is wrong.
+            self.board.note(format!(
+                "the guest's IOMMU let the device through to {:#x}, which the mirrored domain had \
+                 refused",
+                ask.address
+            ));
+        }
+    }
+
+    fn follow_orders(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Access {
+                    iova,
+                    length,
+                    data,
+                    answer,
+                } => {
+                    let _ = answer.send(self.board.access(iova, length, data.as_deref()));
+                }
+                Order::Ask(ask) => self.outgoing.push(ask),
+                Order::Frame { scanout, answer } => {
+                    let _ = answer.send(self.board.frame(scanout));
+                }
+                Order::Mappings { answer } => {
+                    let _ = answer.send(self.board.mappings());
+                }
+            }
+        }
+    }
+
+    /// Each access that the mirror refused is done once more by the client,
+    /// whose remapping unit then refuses it too and tells the guest. A write
+    /// is of one zero byte, and only while the mirror still refuses it: should
+    /// the guest map the page at that very moment, little is lost.
+    fn tell_guest_of_refusals(&mut self) {
+        for access in self.board.take_refused() {
+            self.outgoing.push(Ask {
+                address: access.iova.0,
+                count: if access.write { 1 } else { access.length },
+                data: access.write.then(|| vec![0]),
+                answer: None,
+            });
+        }
+    }
+}
+
+/// The answer to the client's version; `None` if it speaks another.
+fn agree(major: u16, minor: u16, capabilities: &[u8]) -> Option<Vec<u8>> {
+    // What the client offers is more than we use, or less than we send: we
+    // send no files, and single pages.
+    if !capabilities.is_empty() {
+        let offered: serde_json::Value = serde_json::from_slice(capabilities).ok()?;
+        log::debug!("the client speaks {major}.{minor} and offers {offered}");
+    }
+    if major != 0 {
+        return None;
+    }
+    let ours = serde_json::json!({
+        "capabilities": {
+            "max_msg_fds": spec::MAX_FDS,
+            "max_data_xfer_size": spec::MAX_TRANSFER,
+        }
+    });
+    let mut body = [0u8; 4].to_vec();
+    body.extend_from_slice(ours.to_string().as_bytes());
+    body.push(0);
+    Some(body)
+}
+
+/// Wait until one of them can be read, or the time is over.
+fn wait(files: &[std::os::fd::BorrowedFd<'_>], limit: Option<Duration>) -> Result<(), ServeError> {
+    let mut polled: Vec<PollFd<'_>> = files
+        .iter()
+        .map(|file| PollFd::from_borrowed_fd(*file, PollFlags::IN))
+        .collect();
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    match poll(&mut polled, limit.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(ServeError::Socket(error.into())),
+    }
+}

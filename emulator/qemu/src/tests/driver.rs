@@ -1,0 +1,92 @@
+//! A driver's few steps: to its interrupts, and to a fault of a ring.
+
+use super::*;
+
+const STATUS: u64 = 0x14;
+const CONFIG_VECTOR: u64 = 0x10;
+const NOTIFY: u64 = 0x3000;
+
+/// Bring the device to DRIVER_OK, with queue 0 at pages that are mapped or
+/// not, and configuration changes at vector 0.
+fn start(peer: &mut Peer, rings: u64) {
+    let command = [region(4, 7, 2), vec![6, 0]].concat();
+    peer.call(spec::REGION_WRITE, &command).unwrap();
+    for status in [1u8, 3] {
+        peer.write_bar(STATUS, &[status]);
+    }
+    // Features: VERSION_1 and ACCESS_PLATFORM are bits 0 and 1 of the upper
+    // half.
+    peer.write_bar(0x08, &1u32.to_le_bytes());
+    peer.write_bar(0x0c, &3u32.to_le_bytes());
+    peer.write_bar(STATUS, &[11]);
+    peer.write_bar(CONFIG_VECTOR, &[0, 0]);
+    for (offset, address) in [
+        (0x20, rings),
+        (0x28, rings + 0x1000),
+        (0x30, rings + 0x2000),
+    ] {
+        peer.write_bar(offset, &address.to_le_bytes());
+    }
+    peer.write_bar(0x1c, &[1, 0]);
+    peer.write_bar(STATUS, &[15]);
+    assert_eq!(peer.read_bar(STATUS, 1), 15);
+}
+
+/// Wait until an event file was signalled.
+fn signalled(file: &OwnedFd) -> bool {
+    for _ in 0..500 {
+        if signals(file) != 0 {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+fn msix(peer: &mut Peer, enabled: bool) {
+    // The MSI-X capability is the first; its control register holds the bit.
+    let control = [region(0x42, 7, 2), vec![0, if enabled { 0x80 } else { 0 }]].concat();
+    peer.call(spec::REGION_WRITE, &control).unwrap();
+}
+
+#[test]
+fn a_ring_that_is_not_mapped_stops_the_device_and_interrupts_by_its_vector() {
+    let mut peer = Peer::agreed();
+    let file = event();
+    let connect = words(&[20, 4 | 32, 2, 0, 1]);
+    peer.call_with(spec::DEVICE_SET_IRQS, &connect, &[file.as_fd()])
+        .unwrap();
+    msix(&mut peer, true);
+    start(&mut peer, 0x9_0000);
+    let doorbell = [region(NOTIFY, 0, 2), vec![0, 0]].concat();
+    let mut bytes = message::command(1, spec::REGION_WRITE, &doorbell);
+    bytes[8] |= spec::NO_REPLY as u8;
+    peer.raw(&bytes, &[]);
+    // The client is asked to read the ring, so that the guest hears of it.
+    let (header, body) = peer.receive();
+    assert_eq!(header.command, spec::DMA_READ);
+    assert_eq!(body[1..3], [0x10, 0x09], "the available ring");
+    assert!(signalled(&file));
+    assert_eq!(peer.read_bar(STATUS, 1) & 0x40, 0x40, "DEVICE_NEEDS_RESET");
+}
+
+#[test]
+fn intx_fires_once_until_it_is_unmasked() {
+    let mut peer = Peer::agreed();
+    let file = event();
+    let connect = words(&[20, 4 | 32, 0, 0, 1]);
+    peer.call_with(spec::DEVICE_SET_IRQS, &connect, &[file.as_fd()])
+        .unwrap();
+    start(&mut peer, 0x9_0000);
+    let doorbell = [region(NOTIFY, 0, 2), vec![0, 0]].concat();
+    let mut bytes = message::command(1, spec::REGION_WRITE, &doorbell);
+    bytes[8] |= spec::NO_REPLY as u8;
+    peer.raw(&bytes, &[]);
+    assert_eq!(peer.receive().0.command, spec::DMA_READ);
+    assert!(signalled(&file));
+    assert_eq!(signals(&file), 0);
+    // Still asserted: the guest has not read the status.
+    let unmask = words(&[20, 1 | 16, 0, 0, 1]);
+    peer.call(spec::DEVICE_SET_IRQS, &unmask).unwrap();
+    assert!(signalled(&file));
+}
