@@ -143,6 +143,7 @@ fn run() -> Vec<Record> {
         settings: vec![("Name".into(), "value".into())],
         memory: 64 << 12,
         device: DEVICE,
+        ..Begin::default()
     }));
     tell(Event::Module(Module {
         name: "seed.sys".into(),

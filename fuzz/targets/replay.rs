@@ -17,16 +17,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         pages => u64::from(pages) * 4096,
     };
     let begin = Begin {
-        version: String::new(),
-        driver: String::new(),
-        domain: String::new(),
-        seed: 0,
-        scenario: String::new(),
-        quarantine: 0,
-        keep_going: false,
-        settings: Vec::new(),
         memory,
         device: RequesterId::new(0, 2, 0),
+        ..Begin::default()
     };
     let mut records = vec![Record {
         time: 0,

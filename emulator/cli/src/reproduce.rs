@@ -12,6 +12,12 @@ pub fn line(begin: &Begin, driver: &Path, scenario: Option<&Path>) -> String {
         format!("--domain {}", quoted(&begin.domain)),
         format!("--seed {}", begin.seed),
     ];
+    if begin.iommu_flags != 0 {
+        words.push(format!("--iommu-flags {:#x}", begin.iommu_flags));
+    }
+    if begin.framebuffer_pin_fails {
+        words.push("--framebuffer-pin fail".to_owned());
+    }
     for (name, value) in &begin.settings {
         words.push(format!("--set {}", quoted(&format!("{name}={value}"))));
     }

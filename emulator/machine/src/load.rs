@@ -345,6 +345,8 @@ fn begin(name: &str, options: &Options) -> event::Begin {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         driver: name.to_owned(),
         domain: options.domain.name().to_owned(),
+        iommu_flags: options.iommu_flags.0,
+        framebuffer_pin_fails: !options.framebuffer_pin,
         seed: options.plan.seed,
         scenario: options.plan.name.clone(),
         quarantine: options.quarantine,

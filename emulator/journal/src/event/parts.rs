@@ -48,6 +48,10 @@ pub struct Begin {
     pub driver: String,
     /// `passthrough`, `isolation` or `isolation-forced`.
     pub domain: String,
+    /// The registry value IOMMUFlags, besides what `domain` stands for.
+    pub iommu_flags: u32,
+    /// Is there no memory to pin the frame buffer's save area in?
+    pub framebuffer_pin_fails: bool,
     /// Seed of frames and random bytes.
     pub seed: u64,
     /// Name of the scenario.
