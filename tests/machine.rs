@@ -36,6 +36,7 @@ fn small() -> Vec<Step> {
         Step::Create {
             width: 64,
             height: 40,
+            scanout: 0,
         },
         Step::Present {
             resource: 0,
@@ -51,6 +52,7 @@ fn two_frames() -> Vec<Step> {
         Step::Create {
             width: 64,
             height: 64,
+            scanout: 0,
         },
         Step::Present {
             resource: 0,
