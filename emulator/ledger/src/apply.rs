@@ -85,6 +85,15 @@ impl Ledger {
                 generation,
                 ..
             } => self.fill(*domain, (*iova, *page), *size, *generation),
+            Event::Map {
+                iova,
+                length,
+                target,
+                read,
+                write,
+                ..
+            } => self.mirror_map((*iova, *length), *target, (*read, *write)),
+            Event::Unmap { iova, length, .. } => self.mirror_unmap(*iova, *length),
             Event::Flush { .. } => self.facts.frames += 1,
             Event::Caps { memory } => self.secure = memory & SECURE_MODE != 0,
             Event::ExclusiveAccess { begun } => self.exclusive = *begun,
@@ -238,7 +247,7 @@ impl Ledger {
         }
     }
 
-    fn table_write(&mut self, address: Gpa, new: u64, table: Table) {
+    pub(crate) fn table_write(&mut self, address: Gpa, new: u64, table: Table) {
         match table {
             Table::Context { device } => {
                 if self.contexts.len() < MAX_DEVICES || self.contexts.contains_key(&device) {

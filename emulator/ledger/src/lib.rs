@@ -39,6 +39,7 @@ mod judge;
 mod lives;
 mod mappings;
 mod mdls;
+mod mirror;
 mod pages;
 mod record;
 pub mod spec;
@@ -67,6 +68,7 @@ use journal::event::{AllocationKind, ContextId, PageRun, StackId};
 use mappings::Mappings;
 use mdls::Mdls;
 use memory::{Gpa, Iova, RequesterId};
+use mirror::Mirror;
 use pages::Pages;
 use spec::ContextEntry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -162,6 +164,7 @@ pub struct Ledger {
     domains: BTreeSet<u16>,
     pages: Pages,
     mappings: Mappings,
+    mirror: Mirror,
     invalidations: Invalidations,
     iotlb: Iotlb,
     mdls: Mdls,

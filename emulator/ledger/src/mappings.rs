@@ -22,7 +22,7 @@ const MAX_LARGE: usize = 1 << 14;
 /// A leaf in 32 bits: frame number, rights, and whether a write of the entry
 /// was seen at all (a guest under QEMU writes its tables unseen).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Leaf(u32);
+pub(crate) struct Leaf(u32);
 
 impl Leaf {
     const READ: u32 = 1 << 28;
@@ -30,6 +30,13 @@ impl Leaf {
     /// Leads beyond what is tracked.
     const BEYOND: u32 = 1 << 30;
     const SEEN: u32 = 1 << 31;
+
+    /// An entry as hardware has it; one that leads to no RAM leads beyond what
+    /// is tracked.
+    pub(crate) fn entry(target: Option<u64>, read: bool, write: bool) -> u64 {
+        let target = target.unwrap_or(ADDRESS) & ADDRESS;
+        target | if read { READ } else { 0 } | if write { WRITE } else { 0 }
+    }
 
     fn of(entry: u64) -> Self {
         let mut bits = Self::SEEN;

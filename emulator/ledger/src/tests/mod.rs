@@ -3,6 +3,7 @@
 mod breach;
 mod commands;
 mod findings;
+mod mirror;
 mod properties;
 mod silence;
 mod watch;

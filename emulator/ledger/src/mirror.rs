@@ -1,0 +1,86 @@
+//! The domain that a remapping unit of somebody else's tells: its mappings
+//! are written down as leaves are, in a domain of their own, so that what is
+//! said of an address, and where it led before, is said the same way.
+
+use crate::Ledger;
+use crate::mappings::Leaf;
+use journal::event::Table;
+use memory::{Gpa, Iova, PAGE_SHIFT, PAGE_SIZE};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// The domain's number: VT-d keeps 0 for itself.
+const DOMAIN: u16 = 0;
+/// Mappings of more pages are not written down. Guests map no buffer of that
+/// size at once: it is all of memory, and nothing is refused there.
+const MAX_PAGES: u64 = 1 << 13;
+/// Mappings remembered at most.
+const MAX_MAPPINGS: usize = 1 << 20;
+
+/// What is mapped: first and last page.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mirror {
+    ranges: BTreeMap<u64, u64>,
+}
+
+impl Ledger {
+    /// The device may reach a range.
+    pub(crate) fn mirror_map(
+        &mut self,
+        (iova, length): (Iova, u64),
+        target: Option<Gpa>,
+        (read, write): (bool, bool),
+    ) {
+        let (first, pages) = (iova.page(), length >> PAGE_SHIFT);
+        let ends = first.checked_add(pages).filter(|_| pages != 0);
+        let (Some(end), true) = (ends, pages <= MAX_PAGES) else {
+            return;
+        };
+        if self.mirror.ranges.len() >= MAX_MAPPINGS {
+            return;
+        }
+        self.mirror.ranges.insert(first, end - 1);
+        for page in 0..pages {
+            let target = target.map(|gpa| gpa.0.saturating_add(page * PAGE_SIZE));
+            let entry = Leaf::entry(target, read, write);
+            self.mirror_write(first + page, entry);
+        }
+    }
+
+    /// It may no longer.
+    pub(crate) fn mirror_unmap(&mut self, iova: Iova, length: u64) {
+        if length == 0 {
+            return;
+        }
+        let first = iova.page();
+        let last = iova.0.saturating_add(length - 1) >> PAGE_SHIFT;
+        // From the last range that begins in or before it, downwards.
+        loop {
+            let below = (Bound::Unbounded, Bound::Included(last));
+            let found = self.mirror.ranges.range(below).next_back();
+            let Some((&start, &end)) = found.filter(|(_, end)| **end >= first) else {
+                return;
+            };
+            self.mirror.ranges.remove(&start);
+            if start < first {
+                self.mirror.ranges.insert(start, first - 1);
+            }
+            if end > last {
+                self.mirror.ranges.insert(last + 1, end);
+            }
+            for page in start.max(first)..=end.min(last) {
+                self.mirror_write(page, 0);
+            }
+        }
+    }
+
+    fn mirror_write(&mut self, page: u64, entry: u64) {
+        let table = Table::SecondLevel {
+            domain: DOMAIN,
+            level: 1,
+            iova: Iova(page << PAGE_SHIFT),
+        };
+        // Where the tables lie is not told: one place for all.
+        self.table_write(Gpa(0), entry, table);
+    }
+}
