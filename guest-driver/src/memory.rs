@@ -34,11 +34,12 @@ impl Contiguous {
         let bytes = whole_pages(bytes);
         #[cfg(feature = "defects")]
         let _held = crate::defects::irql::table_lock(crate::defects::Defect::IrqlContiguous);
-        let allocate = || callbacks.allocate_contiguous(bytes);
         #[cfg(feature = "defects")]
-        let allocate =
-            || crate::defects::buffers::allocate(callbacks, bytes).unwrap_or_else(allocate);
-        let (handle, base) = allocate()?;
+        let allocated = crate::defects::buffers::allocate(callbacks, bytes)
+            .unwrap_or_else(|| callbacks.allocate_contiguous(bytes));
+        #[cfg(not(feature = "defects"))]
+        let allocated = callbacks.allocate_contiguous(bytes);
+        let (handle, base) = allocated?;
         let block = Self {
             handle,
             base,
