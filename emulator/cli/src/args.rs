@@ -45,6 +45,12 @@ pub enum Command {
         #[arg(value_name = "ID")]
         id: Option<String>,
     },
+    /// Start a QEMU guest with our GPU as a vfio-user device, and report what
+    /// the device did that the guest's IOMMU forbids
+    Qemu(crate::qemu::Qemu),
+    /// Ask a running QEMU machine: make its GPU misbehave, list what it may
+    /// reach, take a picture
+    Ctl(crate::qemu::Ctl),
     /// Check that this host can run dmasan
     Doctor,
 }

@@ -1,6 +1,7 @@
 //! Why a command failed, and with which exit code.
 
 use machine::MachineError;
+use qemu::launch::LaunchError;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -97,6 +98,28 @@ pub enum CliError {
     /// No finding has that name.
     #[error("there is no finding {0:?}: dmasan explain lists them")]
     NoSuchFinding(String),
+    /// A QEMU machine cannot be started.
+    #[error(transparent)]
+    Launch(LaunchError),
+    /// The device of a QEMU machine cannot be served any longer.
+    #[error(transparent)]
+    Serve(qemu::ServeError),
+    /// QEMU ended with a failure.
+    #[error("QEMU ended ({status}): {words}")]
+    QemuEnded {
+        /// How.
+        status: String,
+        /// What it said last.
+        words: String,
+    },
+    /// Nobody answers at a control socket.
+    #[error("{path}: {error}: is the machine running?")]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The machine cannot be made, or cannot go on.
     #[error(transparent)]
     Machine(MachineError),
@@ -121,8 +144,15 @@ impl CliError {
             | Self::Replay { .. }
             | Self::ReservedName(_)
             | Self::NoSuchRule(_)
-            | Self::NoSuchFinding(_) => 2,
-            Self::Write { .. } | Self::Machine(_) | Self::Report(_) => 3,
+            | Self::NoSuchFinding(_)
+            | Self::Launch(LaunchError::Read { .. } | LaunchError::Description { .. }) => 2,
+            Self::Launch(_)
+            | Self::Serve(_)
+            | Self::QemuEnded { .. }
+            | Self::Control { .. }
+            | Self::Write { .. }
+            | Self::Machine(_)
+            | Self::Report(_) => 3,
         }
     }
 }

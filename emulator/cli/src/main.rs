@@ -9,6 +9,7 @@ mod files;
 mod gate;
 mod lint;
 mod logging;
+mod qemu;
 mod reproduce;
 mod rules;
 mod run;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
         Command::Lint(arguments) => lint::lint(arguments),
         Command::Rules { id } => rules::rules(id.as_deref()),
         Command::Explain { id } => explain::explain(id.as_deref()),
+        Command::Qemu(arguments) => qemu::qemu(arguments),
+        Command::Ctl(arguments) => qemu::ctl(arguments),
         Command::Doctor => doctor::doctor(),
     };
     match result {

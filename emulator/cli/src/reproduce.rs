@@ -3,9 +3,13 @@
 use journal::event::Begin;
 use std::path::Path;
 
-/// `dmasan run ...` for the run that began so, with the driver and the
+/// `dmasan run ...`, or `dmasan qemu ...`, for the run that began so, with the driver and the
 /// scenario file where they are now.
 pub fn line(begin: &Begin, driver: &Path, scenario: Option<&Path>) -> String {
+    if begin.domain == "guest" {
+        // A whole guest does what it does; its machine is all there is to say.
+        return format!("dmasan qemu {}", quoted(&driver.to_string_lossy()));
+    }
     let mut words = vec![
         "dmasan run".to_owned(),
         quoted(&driver.to_string_lossy()),
@@ -49,6 +53,16 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_is_repeated_by_its_machine() {
+        let begin = Begin {
+            domain: "guest".to_owned(),
+            ..Begin::default()
+        };
+        let line = line(&begin, Path::new("qemu-configs/a.toml"), None);
+        assert_eq!(line, "dmasan qemu qemu-configs/a.toml");
+    }
 
     #[test]
     fn what_is_not_the_default_is_in_the_line() {

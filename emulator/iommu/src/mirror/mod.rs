@@ -300,8 +300,8 @@ impl Translate for Domain {
             iova: request.iova,
             write: request.write,
             reason: reason.code(),
-            // The fault records are the other unit's.
-            recorded: false,
+            // Whether the other unit's records have room is not known here.
+            recorded: true,
         });
         Err(Fault {
             device: request.device,

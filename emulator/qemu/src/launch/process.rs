@@ -57,6 +57,8 @@ impl Process {
             .map_or((&line[..], &[][..]), |(p, a)| (std::slice::from_ref(p), a));
         let program = program.first().map(PathBuf::from).unwrap_or_default();
         let qemu = spawn(&program, arguments, &plan.log())?;
+        // For who must end it by hand; nothing here needs it.
+        let _ = fs::write(plan.out.join("qemu.pid"), format!("{}\n", qemu.id()));
         Ok(Self { qemu, tpm, sockets })
     }
 

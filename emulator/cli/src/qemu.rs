@@ -1,0 +1,224 @@
+//! `dmasan qemu` and `dmasan ctl`.
+
+use crate::error::CliError;
+use crate::gate::Ready;
+use crate::{args::Gate, files, show};
+use ::qemu::launch::{Description, LaunchError, Plan, Process};
+use ::qemu::{Ended, Handle, ServeError, Server, control};
+use clap::Args;
+use journal::Journal;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often the end of the time is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+/// The last picture.
+const PICTURE: &str = "scanout-0.png";
+
+/// `dmasan qemu`.
+#[derive(Debug, Args)]
+pub struct Qemu {
+    /// The machine: a description from qemu-configs
+    #[arg(value_name = "CONFIG.toml")]
+    pub config: PathBuf,
+
+    /// Check what the machine needs, print QEMU's command line, start nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// The QEMU to use (default: $DMASAN_QEMU, that of scripts/get-qemu, the
+    /// system's)
+    #[arg(long, value_name = "PROGRAM")]
+    pub qemu: Option<PathBuf>,
+
+    /// End the guest after so many seconds (default: when it powers off)
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub seconds: Option<u64>,
+
+    /// Where journal, reports, logs, pictures and sockets go
+    #[arg(long, value_name = "DIR", default_value = "dmasan-out")]
+    pub out: PathBuf,
+
+    /// Write the report as JSON there too (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// For CI.
+    #[command(flatten)]
+    pub gate: Gate,
+}
+
+/// `dmasan ctl`.
+#[derive(Debug, Args)]
+pub struct Ctl {
+    /// The control socket: control.sock in the folder of a running machine
+    #[arg(value_name = "SOCKET")]
+    pub socket: PathBuf,
+
+    /// What to do: read IOVA LENGTH, write IOVA HEX, peer-read IOVA LENGTH,
+    /// peer-write IOVA HEX, mappings, frame SCANOUT FILE
+    #[arg(value_name = "WORD", required = true)]
+    pub words: Vec<String>,
+}
+
+/// Ask a running machine.
+pub fn ctl(arguments: &Ctl) -> Result<u8, CliError> {
+    let answer =
+        control::ask(&arguments.socket, &arguments.words).map_err(|error| CliError::Control {
+            path: arguments.socket.clone(),
+            error,
+        })?;
+    print!("{answer}");
+    Ok(u8::from(answer.starts_with("error: ")))
+}
+
+/// Start a machine and serve its GPU; the exit code.
+pub fn qemu(arguments: &Qemu) -> Result<u8, CliError> {
+    let ready = Ready::new(&arguments.gate, arguments.json.as_deref())?;
+    let description = Description::read(&arguments.config).map_err(CliError::Launch)?;
+    let plan = Plan::new(description, &arguments.out, arguments.qemu.as_deref())
+        .map_err(CliError::Launch)?;
+    if arguments.dry_run {
+        println!("{}", plan.shell_line());
+        return Ok(0);
+    }
+    files::folder(&arguments.out)?;
+    let journal_path = arguments.out.join("journal");
+    let file = File::create(&journal_path).map_err(|error| CliError::Write {
+        path: journal_path.clone(),
+        error,
+    })?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let (flag, why) = (stop.clone(), interrupted.clone());
+    if let Err(error) = ctrlc::set_handler(move || {
+        why.store(true, Ordering::Relaxed);
+        flag.store(true, Ordering::Relaxed);
+    }) {
+        log::warn!("Ctrl-C will end the run without a report: {error}");
+    }
+    let mut server =
+        Server::new(&plan.serve_config(), Journal::to_file(file)).map_err(CliError::Serve)?;
+    let served = run(&plan, &mut server, arguments.seconds, &stop);
+    if let Some(frame) = server.frame(0) {
+        let png = frame.png().map_err(|e| CliError::Report(e.to_string()))?;
+        files::write(&arguments.out.join(PICTURE), &png)?;
+    }
+    let (records, tail) = show::read(&journal_path)?;
+    let mut shown = show::judge(&records, tail, &arguments.out, &arguments.config, None);
+    ready.judge(&mut shown);
+    files::write(&arguments.out.join("report.txt"), shown.plain().as_bytes())?;
+    files::write(&arguments.out.join("report.json"), shown.json().as_bytes())?;
+    files::write(&arguments.out.join("report.svg"), shown.svg().as_bytes())?;
+    ready.tell(&shown, &records)?;
+    // What was found is told even if the guest came to a bad end.
+    served?;
+    Ok(if interrupted.load(Ordering::Relaxed) {
+        130
+    } else {
+        u8::from(!shown.passes())
+    })
+}
+
+/// From the start of QEMU to its end.
+fn run(
+    plan: &Plan,
+    server: &mut Server,
+    seconds: Option<u64>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), CliError> {
+    let sockets = Sockets::new(plan)?;
+    let listener = Server::listen(&sockets.device).map_err(CliError::Serve)?;
+    let mut process = plan.start().map_err(CliError::Launch)?;
+    eprintln!("{}, process {}", plan.summary(), process.id());
+    let stream = {
+        let mut alive = || process.is_alive() && !stop.load(Ordering::Relaxed);
+        Server::accept(&listener, &mut alive).map_err(CliError::Serve)?
+    };
+    // A second QEMU finds nobody to talk to.
+    drop(listener);
+    let Some(stream) = stream else {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        return Err(ended_early(plan, &mut process));
+    };
+    listen_for_orders(&sockets.control, server.handle());
+    if let Some(seconds) = seconds {
+        end_after(Duration::from_secs(seconds), stop.clone());
+    }
+    eprintln!("serial console: {}", plan.serial().display());
+    match server.serve(stream, stop) {
+        Ok(Ended::Stopped) => Ok(()),
+        Ok(Ended::Closed) => match process.wait() {
+            Some(status) if status.success() => Ok(()),
+            Some(_) => Err(ended_early(plan, &mut process)),
+            None => Ok(()),
+        },
+        Err(error @ ServeError::Torn { .. }) if process.wait().is_some() => {
+            log::warn!("{error}");
+            Err(ended_early(plan, &mut process))
+        }
+        Err(error) => Err(CliError::Serve(error)),
+    }
+}
+
+fn listen_for_orders(path: &Path, handle: Handle) {
+    if let Err(error) = control::serve(path, handle) {
+        log::warn!("{}: {error}: dmasan ctl will not work", path.display());
+    }
+}
+
+fn end_after(time: Duration, stop: Arc<AtomicBool>) {
+    let until = Instant::now() + time;
+    std::thread::spawn(move || {
+        while Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// QEMU ended with a failure: its own last words say why.
+fn ended_early(plan: &Plan, process: &mut Process) -> CliError {
+    let status = process.end().map_or_else(
+        || "without a status".to_owned(),
+        |status| status.to_string(),
+    );
+    CliError::QemuEnded {
+        status,
+        words: plan.last_words(),
+    }
+}
+
+/// The sockets that dmasan serves; they go with it.
+struct Sockets {
+    device: PathBuf,
+    control: PathBuf,
+}
+
+impl Sockets {
+    fn new(plan: &Plan) -> Result<Self, CliError> {
+        let sockets = Self {
+            device: plan.socket(),
+            control: plan.control(),
+        };
+        let claim = || -> Result<(), LaunchError> {
+            ::qemu::launch::vacate(&sockets.device)?;
+            ::qemu::launch::vacate(&sockets.control)
+        };
+        claim().map_err(CliError::Launch)?;
+        Ok(sockets)
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.device);
+        let _ = std::fs::remove_file(&self.control);
+    }
+}
