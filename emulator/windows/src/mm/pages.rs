@@ -7,7 +7,7 @@ use super::spec::{allocate, mdl as layout};
 use super::{AllocFailure, MadeWith, POISON, State, mdl, past, pool, retire, tell_recycled, zero};
 use crate::call::Stop;
 use crate::platform::{Platform, Protection};
-use crate::rules::mm as rule;
+use crate::rules::{contiguous as contiguous_rule, mm as rule};
 use journal::event::{Allocation, AllocationId, AllocationKind, Event, PageRun, StackId, Subject};
 use memory::{Gva, PAGE_SIZE, Pfn};
 
@@ -156,7 +156,7 @@ impl State {
             return Err(AllocFailure::BadArgument {
                 argument: "BoundaryAddressMultiple",
                 value: boundary,
-                rule: &rule::CONTIGUOUS_BOUNDARY,
+                rule: &contiguous_rule::CONTIGUOUS_BOUNDARY,
             });
         }
         let pages = request.bytes.div_ceil(PAGE_SIZE);

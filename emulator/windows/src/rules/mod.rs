@@ -6,11 +6,13 @@
 //! Where the documents are silent or contradict each other, what was decided
 //! is a row too.
 
+pub(crate) mod contiguous;
 mod documents;
 pub(crate) mod dxgk;
 pub(crate) mod executive;
 pub(crate) mod hal;
 mod irql;
+pub(crate) mod mapping;
 pub(crate) mod mm;
 pub(crate) mod pool;
 pub(crate) mod processor;
@@ -235,6 +237,8 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
     [
         executive::RULES,
         mm::RULES,
+        mapping::RULES,
+        contiguous::RULES,
         pool::RULES,
         processor::RULES,
         dxgk::RULES,

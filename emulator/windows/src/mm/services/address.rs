@@ -5,7 +5,7 @@ use super::super::{AllocFailure, Frame, State, past, spec};
 use super::{Flow, check_irql, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, Protection};
-use crate::rules::mm as rule;
+use crate::rules::{contiguous as contiguous_rule, mapping as map_rule, mm as rule};
 use journal::event::{Event, PageRun, Subject};
 use memory::{Gpa, Gva, PAGE_SIZE, Pfn, pages_spanned};
 
@@ -49,12 +49,17 @@ pub(super) fn map_io_space(
         if let Some(page) = unlocked(state, address, bytes) {
             let what =
                 format!("{NAME} of {bytes} bytes at {address:#x}: nobody owns page {page:#x}");
-            return Err(rule::IO_SPACE_UNLOCKED.outcome(&[address, bytes, page], what));
+            return Err(contiguous_rule::IO_SPACE_UNLOCKED.outcome(&[address, bytes, page], what));
         }
         Ok(
             match state.map_device_memory(platform, Gpa(address), bytes) {
                 Ok(at) => at.0,
-                Err(failure) => null(NAME, &failure, &rule::IO_SPACE_SIZE, &rule::MAP_NULL),
+                Err(failure) => null(
+                    NAME,
+                    &failure,
+                    &contiguous_rule::IO_SPACE_SIZE,
+                    &map_rule::MAP_NULL,
+                ),
             },
         )
     };
@@ -121,12 +126,12 @@ pub(super) fn unmap_io_space(
         check_irql(&rule::PAGE_IRQL, "MmUnmapIoSpace", irql, &[])?;
         let pages = pages_spanned(address.0, bytes);
         match state.space.pages(address.page_base()) {
-            Some(mapped) if mapped != pages => Err(rule::IO_SPACE_COUNT.outcome(
+            Some(mapped) if mapped != pages => Err(contiguous_rule::IO_SPACE_COUNT.outcome(
                 &[address.0, pages, mapped],
                 format!("MmUnmapIoSpace of {pages} pages at {address}, {mapped} are mapped"),
             )),
             Some(_) if state.unmap_device_memory(platform, address) => Ok(0),
-            _ => Err(rule::IO_SPACE_ADDRESS.outcome(
+            _ => Err(contiguous_rule::IO_SPACE_ADDRESS.outcome(
                 &[address.0, pages],
                 format!("MmUnmapIoSpace of {address}, where no device memory is mapped"),
             )),

@@ -6,7 +6,7 @@ use super::super::{Absent, AllocFailure, ContiguousRequest, State, frames};
 use super::{Flow, arguments, check_irql, check_irql_of, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::Platform;
-use crate::rules::mm as rule;
+use crate::rules::{contiguous as contiguous_rule, mm as rule};
 use crate::status;
 use journal::event::AllocationKind;
 use memory::{Gva, PAGE_SIZE};
@@ -90,7 +90,7 @@ fn contiguous_ex(state: &mut State, platform: &mut dyn Platform, call: &Call, ir
     platform.read_u64(base)?;
     if partition != 0 {
         let what = format_args!("{NAME}, partition {partition:#x}");
-        return Ok(rule::CONTIGUOUS_EX_ARGUMENT.refuse(what));
+        return Ok(contiguous_rule::CONTIGUOUS_EX_ARGUMENT.refuse(what));
     }
     let request = request(bytes, low, high, boundary);
     match state.allocate_contiguous(platform, &request) {
@@ -100,9 +100,11 @@ fn contiguous_ex(state: &mut State, platform: &mut dyn Platform, call: &Call, ir
             Ok(u64::from(status::SUCCESS))
         }
         Err(failure @ (AllocFailure::BadSize { .. } | AllocFailure::BadArgument { .. })) => {
-            Ok(rule::CONTIGUOUS_EX_ARGUMENT.refuse(format_args!("{NAME}: {failure}")))
+            Ok(contiguous_rule::CONTIGUOUS_EX_ARGUMENT.refuse(format_args!("{NAME}: {failure}")))
         }
-        Err(failure) => Ok(rule::CONTIGUOUS_EX_NONE.refuse(format_args!("{NAME}: {failure}"))),
+        Err(failure) => {
+            Ok(contiguous_rule::CONTIGUOUS_EX_NONE.refuse(format_args!("{NAME}: {failure}")))
+        }
     }
 }
 
@@ -131,8 +133,8 @@ fn contiguous(
         Err(failure) => null(
             name,
             &failure,
-            &rule::CONTIGUOUS_SIZE,
-            &rule::CONTIGUOUS_NONE,
+            &contiguous_rule::CONTIGUOUS_SIZE,
+            &contiguous_rule::CONTIGUOUS_NONE,
         ),
     })
 }
@@ -155,7 +157,7 @@ pub(super) fn free_contiguous_specify_cache(
                 "MmFreeContiguousMemorySpecifyCache of {bytes} bytes at {address:#x}, {pages} \
                  pages were allocated"
             );
-            rule::CONTIGUOUS_FREE_SIZE
+            contiguous_rule::CONTIGUOUS_FREE_SIZE
                 .outcome(&[address], what)
                 .about(state.subject_at(Gva(address)))
         }
@@ -187,7 +189,7 @@ pub(super) fn free_contiguous(
         }
         Some((_, record)) if record.kind == AllocationKind::DxgkContiguous => {
             let what = format!("{name} of {address}, which dxgkrnl allocated and frees");
-            rule::CONTIGUOUS_FOREIGN
+            contiguous_rule::CONTIGUOUS_FOREIGN
                 .outcome(&[address.0], what)
                 .about(state.subject_at(address))
         }
@@ -199,11 +201,11 @@ pub(super) fn free_contiguous(
                 },
             )) if gone.address == address => {
                 let what = format!("{name} of {}", gone.describe());
-                rule::CONTIGUOUS_TWICE
+                contiguous_rule::CONTIGUOUS_TWICE
                     .outcome(&[address.0], what)
                     .about(gone.subject())
             }
-            _ => rule::CONTIGUOUS_BASE
+            _ => contiguous_rule::CONTIGUOUS_BASE
                 .outcome(
                     &[address.0],
                     format!("{name} of {address}, where no such memory begins"),

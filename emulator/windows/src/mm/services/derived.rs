@@ -7,7 +7,7 @@ use super::super::{Mdl, MdlError, State};
 use super::{Flow, bad_mdl, check_irql, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, PlatformError, Protection};
-use crate::rules::mm as rule;
+use crate::rules::{mapping as map_rule, mm as rule};
 use crate::status;
 use memory::{Gpa, Gva, PAGE_SIZE, Pfn, pages_spanned};
 
@@ -213,12 +213,12 @@ fn protect_mapping(
         page::EXECUTE_READ_WRITE => rights(true, true),
         _ => {
             let what = format!("{NAME} of the MDL at {at}: {wanted:#x}");
-            return Ok(rule::PROTECTION.refuse(what));
+            return Ok(map_rule::PROTECTION.refuse(what));
         }
     };
     let mdl = Mdl::read(platform, at).map_err(|error| bad_mdl(state, error))?;
     let Some(base) = state.mappings.get(&at).map(|mapping| mapping.base) else {
-        return Ok(rule::PROTECT_UNMAPPED.refuse(format_args!("{NAME} of the MDL at {at}")));
+        return Ok(map_rule::PROTECT_UNMAPPED.refuse(format_args!("{NAME} of the MDL at {at}")));
     };
     let frames = mdl
         .frames(platform)
@@ -227,7 +227,7 @@ fn protect_mapping(
     if let Some((slot, page)) = engine::first_unowned(state, &frames) {
         let slot = MdlError::slot_address(at, slot);
         let what = format!("{NAME}: a page of the MDL at {at} is nobody's");
-        return Err(rule::PROTECT_PAGE
+        return Err(map_rule::PROTECT_PAGE
             .outcome(&[at.0, slot, page.0], what)
             .about(state.subject_at(at)));
     }

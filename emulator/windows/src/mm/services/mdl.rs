@@ -6,7 +6,7 @@ use super::super::{Absent, Mdl, MdlError, State, pool, user};
 use super::{Flow, arguments, bad_mdl, check_irql, check_irql_of, finish, null, violation};
 use crate::call::{Call, Outcome};
 use crate::platform::{Platform, PlatformError, Protection};
-use crate::rules::{Rule, mm as rule};
+use crate::rules::{Rule, mapping as map_rule, mm as rule};
 use journal::event::Subject;
 use memory::{Gva, PAGE_SIZE, Pfn};
 
@@ -28,7 +28,7 @@ pub(super) fn map_locked_pages(
     };
     let map = Map {
         name: "MmMapLockedPagesSpecifyCache",
-        irql: [&rule::MAP_IRQL, &rule::MAP_USER_IRQL],
+        irql: [&map_rule::MAP_IRQL, &map_rule::MAP_USER_IRQL],
         mdl: Gva(mdl),
         mode: mode as u8,
         requested,
@@ -49,7 +49,7 @@ pub(super) fn map_locked_pages_old(
     let [mdl, mode, ..] = call.registers;
     let map = Map {
         name: "MmMapLockedPages",
-        irql: [&rule::MAP_OLD_IRQL, &rule::MAP_OLD_USER_IRQL],
+        irql: [&map_rule::MAP_OLD_IRQL, &map_rule::MAP_OLD_USER_IRQL],
         mdl: Gva(mdl),
         mode: mode as u8,
         requested: 0,
@@ -84,7 +84,7 @@ impl Map {
         if mapped != 0 && !to_user {
             return Err(violation(
                 state,
-                &rule::MAPPED_TWICE,
+                &map_rule::MAPPED_TWICE,
                 name,
                 &mdl,
                 Some(mapped),
@@ -98,7 +98,7 @@ impl Map {
         if mdl.flags & lockable == 0 {
             return Err(violation(
                 state,
-                &rule::MAPPED_UNLOCKED,
+                &map_rule::MAPPED_UNLOCKED,
                 name,
                 &mdl,
                 Some(lockable),
@@ -111,7 +111,7 @@ impl Map {
             let page = frame.0;
             let what =
                 format!("{name}: slot {slot} of MDL {at} is page {page:#x}, which nobody owns");
-            return Err(rule::MAPPED_FREE_PAGE
+            return Err(map_rule::MAPPED_FREE_PAGE
                 .outcome(&[page], what)
                 .about(state.subject_at(at)));
         }
@@ -125,11 +125,16 @@ impl Map {
         }
         match engine::map(state, platform, &mut mdl, &frames, protection) {
             Ok(address) => Ok(address.0),
-            Err(failure) if self.bug_check => Err(rule::NO_PTES.outcome(
+            Err(failure) if self.bug_check => Err(map_rule::NO_PTES.outcome(
                 &[mdl.pages()],
                 format!("{name} with BugCheckOnFailure: {failure}"),
             )),
-            Err(failure) => Ok(null(name, &failure, &rule::MAP_NULL, &rule::MAP_NULL)),
+            Err(failure) => Ok(null(
+                name,
+                &failure,
+                &map_rule::MAP_NULL,
+                &map_rule::MAP_NULL,
+            )),
         }
     }
 
@@ -146,7 +151,7 @@ impl Map {
                 "{} of the MDL at {} for user mode: {why}",
                 self.name, self.mdl
             );
-            rule::MAP_USER_RAISES.outcome(&[self.mdl.0], what)
+            map_rule::MAP_USER_RAISES.outcome(&[self.mdl.0], what)
         };
         if self.requested != 0 {
             return Err(raises(format!(
@@ -174,8 +179,8 @@ fn unmap(state: &mut State, platform: &mut dyn Platform, irql: u8, address: Gva,
     const NAME: &str = "MmUnmapLockedPages";
     let to_user = address.0 <= LAST_USER;
     let rule = match to_user {
-        true => &rule::UNMAP_USER_IRQL,
-        false => &rule::UNMAP_IRQL,
+        true => &map_rule::UNMAP_USER_IRQL,
+        false => &map_rule::UNMAP_IRQL,
     };
     check_irql_of(state, rule, NAME, irql, &[address.0, at.0], at)?;
     if to_user {
@@ -184,7 +189,7 @@ fn unmap(state: &mut State, platform: &mut dyn Platform, irql: u8, address: Gva,
             return Ok(0);
         }
         let what = format!("{NAME} of the MDL at {at}, user address {address}");
-        return Err(rule::UNMAP_USER_ADDRESS
+        return Err(map_rule::UNMAP_USER_ADDRESS
             .outcome(&[address.0, at.0], what)
             .about(state.subject_at(at)));
     }
@@ -193,7 +198,7 @@ fn unmap(state: &mut State, platform: &mut dyn Platform, irql: u8, address: Gva,
     if mdl.flags & layout::PARTIAL != 0 && !own {
         return Err(violation(
             state,
-            &rule::UNMAP_PARTIAL,
+            &map_rule::UNMAP_PARTIAL,
             NAME,
             &mdl,
             Some(layout::PARTIAL),
@@ -203,7 +208,7 @@ fn unmap(state: &mut State, platform: &mut dyn Platform, irql: u8, address: Gva,
         let missing = layout::MAPPED_TO_SYSTEM_VA;
         return Err(violation(
             state,
-            &rule::UNMAP_UNMAPPED,
+            &map_rule::UNMAP_UNMAPPED,
             NAME,
             &mdl,
             Some(missing),
@@ -215,18 +220,18 @@ fn unmap(state: &mut State, platform: &mut dyn Platform, irql: u8, address: Gva,
         rule.outcome(&[at.0, address.0], what).about(subject)
     };
     let Some(mapping) = state.mappings.get(&at).copied() else {
-        return Err(misuse(&rule::UNMAP_UNKNOWN));
+        return Err(misuse(&map_rule::UNMAP_UNKNOWN));
     };
     let start = mapping.base.0 + mapping.passed * PAGE_SIZE;
     if address != Gva(start + u64::from(mdl.byte_offset)) {
-        return Err(misuse(&rule::UNMAP_ADDRESS));
+        return Err(misuse(&map_rule::UNMAP_ADDRESS));
     }
     if mdl.start_va != mapping.start_va {
-        return Err(misuse(&rule::UNMAP_START));
+        return Err(misuse(&map_rule::UNMAP_START));
     }
     let first = platform.read_u64(Gva(MdlError::slot_address(at, 0)))?;
     if mapping.first != Some(Pfn(first)) {
-        return Err(misuse(&rule::UNMAP_PAGE));
+        return Err(misuse(&map_rule::UNMAP_PAGE));
     }
     engine::drop_mapping(state, platform, at);
     Ok(0)

@@ -13,15 +13,12 @@ const FREE: &str = "MmFreePagesFromMdl";
 const UNMAP: &str = "MmUnmapLockedPages";
 const LOCK: &str = "MmProbeAndLockPages";
 const UNLOCK: &str = "MmUnlockPages";
-const CONTIGUOUS: &str = "MmAllocateContiguousMemorySpecifyCache";
-/// Offset of StartVa, of ByteCount and of the first slot of an MDL.
-const START: u64 = 0x20;
+/// Offset of ByteCount and of the first slot of an MDL.
 const COUNT: u64 = 0x28;
 const SLOT: u64 = 0x30;
 /// Last address of a range with four pages to give.
 const FEW: u64 = (FIRST + 4) * PAGE_SIZE - 1;
-/// MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, ..., MDL_PARTIAL.
-const MAPPED: u16 = 1;
+/// MDL_PAGES_LOCKED, MDL_PARTIAL.
 const LOCKED: u16 = 2;
 const PARTIAL: u16 = 0x10;
 
@@ -42,7 +39,10 @@ pub const CASES: &[Case] = &[
             w.put(mdl + SLOT, 0xf_ed90);
             w.map(mdl)
         },
-        map,
+        |w| {
+            let mdl = w.pages(1);
+            w.map(mdl)
+        },
     ),
     (
         "pages-size",
@@ -198,28 +198,6 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
-        "map-mdl-user-raises",
-        |w| {
-            let mdl = w.pages(1);
-            w.call("MmMapLockedPagesSpecifyCache", &[mdl, 1, 1, 0x10000, 0, 16])
-        },
-        |w| {
-            let mdl = w.pages(1);
-            w.call("MmMapLockedPagesSpecifyCache", &[mdl, 1, 1, 0, 0, 16])
-        },
-    ),
-    (
-        "unmap-user-address",
-        |w| {
-            let (mdl, address) = w.user_mapped();
-            w.call(UNMAP, &[address + PAGE_SIZE, mdl])
-        },
-        |w| {
-            let (mdl, address) = w.user_mapped();
-            w.call(UNMAP, &[address, mdl])
-        },
-    ),
-    (
         "lock-no-ram",
         |w| {
             let bar = w.bar();
@@ -266,132 +244,6 @@ pub const CASES: &[Case] = &[
             let mdl = w.locked();
             w.call("MmAdvanceMdl", &[mdl, PAGE_SIZE - 1])
         },
-    ),
-    (
-        "contiguous-ex-argument",
-        |w| contiguous_ex(w, PAGE_SIZE, 3 * PAGE_SIZE),
-        |w| contiguous_ex(w, PAGE_SIZE, 4 * PAGE_SIZE),
-    ),
-    (
-        "contiguous-ex-none",
-        |w| contiguous_ex(w, 1 << 30, 0),
-        |w| contiguous_ex(w, 1 << 20, 0),
-    ),
-    (
-        "contiguous-freed-twice",
-        |w| {
-            let memory = w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
-            w.value("MmFreeContiguousMemory", &[memory]);
-            w.call("MmFreeContiguousMemory", &[memory])
-        },
-        |w| {
-            let memory = w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
-            w.call("MmFreeContiguousMemory", &[memory])
-        },
-    ),
-    (
-        "io-space-unlocked",
-        |w| w.call("MmMapIoSpace", &[FEW + 1, PAGE_SIZE, 0]),
-        |w| {
-            let bar = w.bar();
-            w.call("MmMapIoSpace", &[bar, PAGE_SIZE, 0])
-        },
-    ),
-    (
-        "mdl-mapped-twice",
-        |w| {
-            let (mdl, _) = w.mapped();
-            w.map(mdl)
-        },
-        |w| {
-            let (mdl, address) = w.mapped();
-            w.value(UNMAP, &[address, mdl]);
-            w.map(mdl)
-        },
-    ),
-    (
-        "mdl-mapped-unlocked",
-        |w| {
-            let mdl = w.pool_mdl();
-            w.map(mdl)
-        },
-        |w| {
-            let mdl = w.locked();
-            w.map(mdl)
-        },
-    ),
-    (
-        "mdl-mapped-free-page",
-        |w| {
-            let mdl = w.pages(1);
-            let page = w.get(mdl + SLOT);
-            w.value(FREE, &[mdl]);
-            w.put(mdl + SLOT, page);
-            w.set_flags(mdl, LOCKED);
-            w.map(mdl)
-        },
-        map,
-    ),
-    (
-        "map-mdl-bug-check",
-        |w| map_without_tables(w, 1),
-        |w| map_without_tables(w, 0),
-    ),
-    ("map-mdl-null", |w| map_without_tables(w, 0), map),
-    (
-        "unmap-partial-mdl",
-        |w| {
-            let (mdl, address) = w.mapped();
-            w.set_flags(mdl, MAPPED | LOCKED | PARTIAL);
-            w.call(UNMAP, &[address, mdl])
-        },
-        unmap,
-    ),
-    (
-        "unmap-unmapped-mdl",
-        |w| {
-            let (mdl, address) = w.mapped();
-            w.value(UNMAP, &[address, mdl]);
-            w.call(UNMAP, &[address, mdl])
-        },
-        unmap,
-    ),
-    (
-        "unmap-unknown-mdl",
-        |w| {
-            let (_, address) = w.mapped();
-            let other = w.pages(1);
-            w.set_flags(other, MAPPED | LOCKED);
-            w.call(UNMAP, &[address, other])
-        },
-        unmap,
-    ),
-    (
-        "unmap-wrong-address",
-        |w| {
-            let (mdl, address) = w.mapped();
-            w.call(UNMAP, &[address + 8, mdl])
-        },
-        unmap,
-    ),
-    (
-        "unmap-changed-start",
-        |w| {
-            let (mdl, address) = w.mapped();
-            w.put(mdl + START, PAGE_SIZE);
-            w.call(UNMAP, &[address, mdl])
-        },
-        unmap,
-    ),
-    (
-        "unmap-changed-page",
-        |w| {
-            let (mdl, address) = w.mapped();
-            let page = w.get(mdl + SLOT);
-            w.put(mdl + SLOT, page + 1);
-            w.call(UNMAP, &[address, mdl])
-        },
-        unmap,
     ),
     (
         "lock-mdl-in-use",
@@ -466,37 +318,6 @@ pub const CASES: &[Case] = &[
         |w| w.call("IoAllocateMdl", &[0, 0x1000_0000, 0, 0, 0]),
     ),
     (
-        "contiguous-size",
-        |w| w.call(CONTIGUOUS, &[0, 0, u64::MAX, 0, 1]),
-        |w| w.call(CONTIGUOUS, &[1, 0, u64::MAX, 0, 1]),
-    ),
-    (
-        "contiguous-boundary",
-        |w| w.call(CONTIGUOUS, &[1, 0, u64::MAX, 3 * PAGE_SIZE, 1]),
-        |w| w.call(CONTIGUOUS, &[1, 0, u64::MAX, 4 * PAGE_SIZE, 1]),
-    ),
-    (
-        "contiguous-none",
-        |w| w.call(CONTIGUOUS, &[2 * PAGE_SIZE, 0, u64::MAX, PAGE_SIZE, 1]),
-        |w| w.call(CONTIGUOUS, &[PAGE_SIZE, 0, u64::MAX, PAGE_SIZE, 1]),
-    ),
-    (
-        "contiguous-foreign",
-        |w| {
-            let (_, memory) = w.dxgk_contiguous();
-            w.call("MmFreeContiguousMemory", &[memory])
-        },
-        free_contiguous,
-    ),
-    (
-        "contiguous-base",
-        |w| {
-            let memory = w.value(CONTIGUOUS, &[2 * PAGE_SIZE, 0, u64::MAX, 0, 1]);
-            w.call("MmFreeContiguousMemory", &[memory + PAGE_SIZE])
-        },
-        free_contiguous,
-    ),
-    (
         "partial-range",
         |w| {
             let (source, start, target) = w.source_and_target();
@@ -534,67 +355,11 @@ pub const CASES: &[Case] = &[
         },
         io_space_mdl,
     ),
-    (
-        "mdl-protection",
-        |w| {
-            let (mdl, _) = w.mapped();
-            w.call("MmProtectMdlSystemAddress", &[mdl, 6])
-        },
-        protect,
-    ),
-    (
-        "mdl-protect-unmapped",
-        |w| {
-            let (mdl, address) = w.mapped();
-            w.value(UNMAP, &[address, mdl]);
-            w.call("MmProtectMdlSystemAddress", &[mdl, 2])
-        },
-        protect,
-    ),
-    (
-        "mdl-protect-page",
-        |w| {
-            let (mdl, _) = w.mapped();
-            w.put(mdl + SLOT, FIRST + 500);
-            w.call("MmProtectMdlSystemAddress", &[mdl, 2])
-        },
-        protect,
-    ),
-    (
-        "contiguous-free-size",
-        |w| free_specify_cache(w, PAGE_SIZE),
-        |w| free_specify_cache(w, PAGE_SIZE + 1),
-    ),
-    (
-        "io-space-size",
-        |w| w.call("MmMapIoSpace", &[0xc000_0000, 0, 0]),
-        |w| w.call("MmMapIoSpace", &[0xc000_0000, 1, 0]),
-    ),
-    (
-        "io-space-count",
-        |w| unmap_io_space(w, 0, 2 * PAGE_SIZE),
-        |w| unmap_io_space(w, 0, PAGE_SIZE),
-    ),
-    (
-        "io-space-address",
-        |w| unmap_io_space(w, PAGE_SIZE, PAGE_SIZE),
-        |w| unmap_io_space(w, 0, PAGE_SIZE),
-    ),
 ];
 
 fn free(w: &mut World) -> Outcome {
     let mdl = w.pages(2);
     w.call(FREE, &[mdl])
-}
-
-fn map(w: &mut World) -> Outcome {
-    let mdl = w.pages(1);
-    w.map(mdl)
-}
-
-fn unmap(w: &mut World) -> Outcome {
-    let (mdl, address) = w.mapped();
-    w.call(UNMAP, &[address, mdl])
 }
 
 fn unlock(w: &mut World) -> Outcome {
@@ -610,39 +375,9 @@ fn locked_pages(w: &mut World) -> (u64, u64) {
     (pages, mdl)
 }
 
-fn map_without_tables(w: &mut World, bug_check: u64) -> Outcome {
-    let mdl = w.pages(1);
-    w.machine.mappings_left = 0;
-    w.call(
-        "MmMapLockedPagesSpecifyCache",
-        &[mdl, 0, 1, 0, bug_check, 16],
-    )
-}
-
-fn free_contiguous(w: &mut World) -> Outcome {
-    let memory = w.value(CONTIGUOUS, &[PAGE_SIZE, 0, u64::MAX, 0, 1]);
-    w.call("MmFreeContiguousMemory", &[memory])
-}
-
-fn unmap_io_space(w: &mut World, offset: u64, bytes: u64) -> Outcome {
-    let at = w.value("MmMapIoSpace", &[0xc000_0000, PAGE_SIZE, 0]);
-    w.call("MmUnmapIoSpace", &[at + offset, bytes])
-}
-
 fn io_space_mdl(w: &mut World) -> Outcome {
     let (list, result) = (w.io_list(PAGE_SIZE), w.space(8));
     w.call("MmAllocateMdlForIoSpace", &[list, 1, result])
-}
-
-fn protect(w: &mut World) -> Outcome {
-    let (mdl, _) = w.mapped();
-    w.call("MmProtectMdlSystemAddress", &[mdl, 2])
-}
-
-/// Free two pages of contiguous memory by this size.
-fn free_specify_cache(w: &mut World, bytes: u64) -> Outcome {
-    let memory = w.value(CONTIGUOUS, &[2 * PAGE_SIZE, 0, u64::MAX, 0, 1]);
-    w.call("MmFreeContiguousMemorySpecifyCache", &[memory, bytes, 1])
 }
 
 /// An MDL for pool that the device reaches.
@@ -673,10 +408,4 @@ fn build(w: &mut World, flags: u64) -> Outcome {
     let block = w.value("ExAllocatePool2", &[flags, PAGE_SIZE, 1]);
     let mdl = w.value("IoAllocateMdl", &[block, PAGE_SIZE, 0, 0, 0]);
     w.call("MmBuildMdlForNonPagedPool", &[mdl])
-}
-
-fn contiguous_ex(w: &mut World, bytes: u64, boundary: u64) -> Outcome {
-    let (size, base) = (w.word(bytes), w.space(8));
-    let arguments = [size, 0, u64::MAX, boundary, 0, 4, 0, 1, 0, base];
-    w.call("MmAllocateContiguousMemoryEx", &arguments)
 }

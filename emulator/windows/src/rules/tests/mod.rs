@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
+mod contiguous;
 mod dxgk;
 mod executive;
 mod irql;
+mod mapping;
 mod mm;
 mod pool;
 mod processor;
@@ -37,6 +39,8 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     [
         executive::CASES,
         mm::CASES,
+        mapping::CASES,
+        contiguous::CASES,
         pool::CASES,
         processor::CASES,
         dxgk::CASES,
