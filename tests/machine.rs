@@ -371,3 +371,23 @@ fn accesses_that_stay_in_flight_do_not_hurt_a_healthy_driver() {
         );
     }
 }
+
+/// The processor's writes are known from KVM's log, the host's from memory
+/// itself: at every step both together are all there are.
+#[test]
+fn a_snapshot_by_what_was_written_is_all_of_memory() {
+    let mut machine = machine("plain", &Options::default());
+    let limit = RunLimit::default();
+    let mut steps = 0;
+    while machine.step(&limit).unwrap().is_none() {
+        if let Ok(snapshot) = machine.save() {
+            assert_eq!(
+                snapshot.memory(),
+                &machine.memory().save().unwrap(),
+                "after {steps} steps"
+            );
+        }
+        steps += 1;
+    }
+    assert!(steps > 100);
+}

@@ -24,6 +24,11 @@ pub enum Command {
     /// Run a display driver in a small KVM machine against a virtio-gpu
     /// behind an emulated VT-d, and report what its device must not do
     Run(Run),
+    /// Run a driver in every order of device against driver, up to a bound on
+    /// deviations from the default, and give the shortest that shows a defect
+    Explore(Explore),
+    /// Join the results of explorations that were shared among machines
+    Merge(Merge),
     /// Show the findings of a journal
     Report(Show),
     /// Rebuild the IOMMU from a journal, without driver or KVM, check every
@@ -76,9 +81,9 @@ pub enum FramebufferPin {
     Fail,
 }
 
-/// `dmasan run`.
-#[derive(Debug, Args)]
-pub struct Run {
+/// A driver, and everything that shapes a run of it.
+#[derive(Clone, Debug, Args)]
+pub struct Subject {
     /// The driver: a native x64 .sys file
     #[arg(value_name = "DRIVER.sys")]
     pub driver: PathBuf,
@@ -126,6 +131,14 @@ pub struct Run {
     #[arg(long, value_name = "MIB", default_value_t = machine::DEFAULT_MEMORY >> 20,
           value_parser = clap::value_parser!(u64).range(16..=65536))]
     pub memory: u64,
+}
+
+/// `dmasan run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// What to run.
+    #[command(flatten)]
+    pub subject: Subject,
 
     /// Seconds of the host's time after which a run that does not end is a
     /// hang
@@ -144,6 +157,64 @@ pub struct Run {
     /// For CI.
     #[command(flatten)]
     pub gate: Gate,
+}
+
+/// `dmasan explore`.
+#[derive(Debug, Args)]
+pub struct Explore {
+    /// What to run.
+    #[command(flatten)]
+    pub subject: Subject,
+
+    /// Most deviations of a schedule from the default order
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=8))]
+    pub bound: u32,
+
+    /// Workers (default: one for each processor)
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+
+    /// End after so many seconds of the host's time, with what was found
+    #[arg(long, value_name = "SECONDS")]
+    pub budget: Option<u64>,
+
+    /// Explore the I-th of N parts, I from 0; `dmasan merge` joins their
+    /// results
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    pub shard: Option<(u32, u32)>,
+
+    /// Run equivalent schedules too
+    #[arg(long)]
+    pub no_reduction: bool,
+
+    /// Where results go, and whence they are taken up again: a run that was
+    /// interrupted goes on
+    #[arg(long, value_name = "DIR", default_value = "dmasan-explore")]
+    pub out: PathBuf,
+
+    /// Write the results as JSON there too (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Write the results as JUnit XML there (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
+/// `dmasan merge`.
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// Folders of `dmasan explore --shard`, one for each shard
+    #[arg(value_name = "DIR", required = true)]
+    pub folders: Vec<PathBuf>,
+
+    /// Write the results as JSON there too (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Write the results as JUnit XML there (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
 }
 
 /// What a CI job asks of a report.
@@ -221,4 +292,12 @@ fn setting(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),
     }
+}
+
+fn shard(text: &str) -> Result<(u32, u32), String> {
+    let parts = text.split_once('/').and_then(|(index, of)| {
+        let (index, of) = (index.parse().ok()?, of.parse().ok()?);
+        (index < of && of <= 1 << 20).then_some((index, of))
+    });
+    parts.ok_or_else(|| "write I/N with I from 0 to N-1".to_owned())
 }

@@ -123,6 +123,9 @@ pub enum CliError {
     /// The machine cannot be made, or cannot go on.
     #[error(transparent)]
     Machine(MachineError),
+    /// An exploration failed.
+    #[error(transparent)]
+    Explore(#[from] ::explore::ExploreError),
     /// A report that could not be made.
     #[error("{0}")]
     Report(String),
@@ -132,6 +135,7 @@ impl CliError {
     /// 2 for bad input, 3 for what could not run.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Explore(error) if error.is_input() => 2,
             Self::Read { .. }
             | Self::Directory(_)
             | Self::TooLong { .. }
@@ -152,6 +156,7 @@ impl CliError {
             | Self::Control { .. }
             | Self::Write { .. }
             | Self::Machine(_)
+            | Self::Explore(_)
             | Self::Report(_) => 3,
         }
     }

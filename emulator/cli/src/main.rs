@@ -5,6 +5,7 @@ mod args;
 mod doctor;
 mod error;
 mod explain;
+mod explore;
 mod files;
 mod gate;
 mod lint;
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Explore(arguments) => explore::explore(arguments),
+        Command::Merge(arguments) => explore::merge(arguments),
         Command::Report(arguments) => show::report(arguments),
         Command::Replay(arguments) => show::replay(arguments),
         Command::Lint(arguments) => lint::lint(arguments),

@@ -1,12 +1,13 @@
 //! `dmasan run`.
 
-use crate::args::{Domain, FramebufferPin, Run};
+use crate::args::{Domain, FramebufferPin, Run, Subject};
 use crate::error::CliError;
 use crate::gate::Ready;
+use crate::show::Shown;
 use crate::{files, show};
 use indicatif::{ProgressBar, ProgressStyle};
-use journal::Journal;
 use journal::event::End;
+use journal::{Journal, Record};
 use machine::vm::RunLimit;
 use machine::{Machine, MachineError, Options};
 use scenario::Plan;
@@ -26,66 +27,136 @@ const TICK: u64 = 256;
 /// Run a driver; the exit code.
 pub fn run(arguments: &Run) -> Result<u8, CliError> {
     let ready = Ready::new(&arguments.gate, arguments.json.as_deref())?;
-    let driver = files::read(&arguments.driver, MAX_FILE)?;
-    let options = options(arguments)?;
-    let name = files::name(&arguments.driver);
-    if files::RESULTS.contains(&name.as_str()) {
-        return Err(CliError::ReservedName(name));
-    }
-    files::folder(&arguments.out)?;
-    let journal_path = arguments.out.join("journal");
-    let file = File::create(&journal_path).map_err(|error| CliError::Write {
-        path: journal_path.clone(),
-        error,
-    })?;
-    keep_inputs(arguments, &driver, &name)?;
+    let input = Input::read(&arguments.subject)?;
+    let stop = on_interrupt();
+    let limit = RunLimit {
+        deadline: Some(Instant::now() + Duration::from_secs(arguments.timeout)),
+        stop: Some(&stop),
+    };
+    let mut done = once(&input, &arguments.subject, &arguments.out, &limit)?;
+    ready.judge(&mut done.shown);
+    done.write(&arguments.out)?;
+    ready.tell(&done.shown, &done.records)?;
+    Ok(match done.end {
+        End::Interrupted => 130,
+        End::Unsupported { .. } => 3,
+        End::Completed | End::BugCheck if done.shown.passes() && done.shown.is_whole() => 0,
+        _ => 1,
+    })
+}
 
+/// A flag that Ctrl-C sets.
+pub fn on_interrupt() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     if let Err(error) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
         log::warn!("Ctrl-C will end the run without a report: {error}");
     }
-    let mut machine = Machine::new(&driver, &name, &options, Journal::to_file(file))
-        .map_err(|error| of_machine(&arguments.driver, error))?;
-    let limit = RunLimit {
-        deadline: Some(Instant::now() + Duration::from_secs(arguments.timeout)),
-        stop: Some(&stop),
-    };
-    let end = to_the_end(&mut machine, &limit);
+    stop
+}
+
+/// What a run is made of, read and checked.
+pub struct Input {
+    /// The driver's file.
+    pub driver: Vec<u8>,
+    /// Its name.
+    pub name: String,
+    /// Everything else.
+    pub options: Options,
+    /// Text of the scenario file, if there is one.
+    pub scenario: Option<String>,
+}
+
+impl Input {
+    /// Read the files that are named.
+    pub fn read(subject: &Subject) -> Result<Self, CliError> {
+        let driver = files::read(&subject.driver, MAX_FILE)?;
+        let scenario = match &subject.scenario {
+            Some(path) => {
+                let bytes = files::read(path, MAX_SCENARIO)?;
+                Some(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            None => None,
+        };
+        let options = options(subject, scenario.as_deref())?;
+        let name = files::name(&subject.driver);
+        if files::RESULTS.contains(&name.as_str()) {
+            return Err(CliError::ReservedName(name));
+        }
+        Ok(Self {
+            driver,
+            name,
+            options,
+            scenario,
+        })
+    }
+}
+
+/// A run that was made, and what it says.
+pub struct Done {
+    /// Its report.
+    pub shown: Shown,
+    /// Its journal.
+    pub records: Vec<Record>,
+    /// How it ended.
+    pub end: End,
+}
+
+impl Done {
+    /// The report's files.
+    pub fn write(&self, out: &Path) -> Result<(), CliError> {
+        let shown = &self.shown;
+        files::write(&out.join("report.txt"), shown.plain().as_bytes())?;
+        files::write(&out.join("report.json"), shown.json().as_bytes())?;
+        files::write(&out.join("report.svg"), shown.svg().as_bytes())
+    }
+}
+
+/// Run a driver once, its journal and pictures into `out`.
+pub fn once(
+    input: &Input,
+    subject: &Subject,
+    out: &Path,
+    limit: &RunLimit<'_>,
+) -> Result<Done, CliError> {
+    files::folder(out)?;
+    let journal_path = out.join("journal");
+    let file = File::create(&journal_path).map_err(|error| CliError::Write {
+        path: journal_path.clone(),
+        error,
+    })?;
+    keep_inputs(input, &subject.driver, out)?;
+    let mut machine = Machine::new(
+        &input.driver,
+        &input.name,
+        &input.options,
+        Journal::to_file(file),
+    )
+    .map_err(|error| of_machine(&subject.driver, error))?;
+    let end = to_the_end(&mut machine, limit);
     if let Some(frame) = machine.frame(0) {
         let png = frame.png().map_err(|e| CliError::Report(e.to_string()))?;
-        files::write(&arguments.out.join("scanout-0.png"), &png)?;
+        files::write(&out.join("scanout-0.png"), &png)?;
     }
     log::info!("{} traps, {} exits", machine.traps(), machine.exits());
     // If the host failed, what was found so far is still told.
     if let Err(error) = end {
         if let Ok((records, tail)) = show::read(&journal_path) {
-            show::judge(&records, tail, &arguments.out, &arguments.driver, None).print();
+            show::judge(&records, tail, out, &subject.driver, None).print();
         }
         return Err(error);
     }
     let end = end?;
     let (records, tail) = show::read(&journal_path)?;
-    let mut shown = show::judge(
-        &records,
-        tail,
-        &arguments.out,
-        &arguments.driver,
-        arguments.scenario.as_deref(),
-    );
+    let scenario = subject.scenario.as_deref();
+    let mut shown = show::judge(&records, tail, out, &subject.driver, scenario);
     if machine.workload_refused() {
         shown.refused();
     }
-    ready.judge(&mut shown);
-    files::write(&arguments.out.join("report.txt"), shown.plain().as_bytes())?;
-    files::write(&arguments.out.join("report.json"), shown.json().as_bytes())?;
-    files::write(&arguments.out.join("report.svg"), shown.svg().as_bytes())?;
-    ready.tell(&shown, &records)?;
-    Ok(match end {
-        End::Interrupted => 130,
-        End::Unsupported { .. } => 3,
-        End::Completed | End::BugCheck if shown.passes() && shown.is_whole() => 0,
-        _ => 1,
+    Ok(Done {
+        shown,
+        records,
+        end,
     })
 }
 
@@ -115,16 +186,13 @@ fn to_the_end(machine: &mut Machine, limit: &RunLimit<'_>) -> Result<End, CliErr
     }
 }
 
-fn options(arguments: &Run) -> Result<Options, CliError> {
-    let mut plan = match &arguments.scenario {
-        None => Plan::default(),
-        Some(path) => {
-            let bytes = files::read(path, MAX_SCENARIO)?;
-            Plan::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| CliError::Scenario {
-                path: path.clone(),
-                error,
-            })?
-        }
+fn options(arguments: &Subject, scenario: Option<&str>) -> Result<Options, CliError> {
+    let mut plan = match (&arguments.scenario, scenario) {
+        (Some(path), Some(text)) => Plan::parse(text).map_err(|error| CliError::Scenario {
+            path: path.clone(),
+            error,
+        })?,
+        _ => Plan::default(),
     };
     if let Some(seed) = arguments.seed {
         plan.seed = seed;
@@ -144,7 +212,7 @@ fn options(arguments: &Run) -> Result<Options, CliError> {
 
 /// What the device may reach: as named, or as IOMMUFlags says. Flags that
 /// enable nothing go with the default.
-fn domain(arguments: &Run) -> DomainMode {
+fn domain(arguments: &Subject) -> DomainMode {
     let flags = arguments.iommu_flags.map(IommuFlags);
     match (arguments.domain, flags) {
         (Some(Domain::Passthrough), _) => DomainMode::Passthrough,
@@ -156,7 +224,7 @@ fn domain(arguments: &Run) -> DomainMode {
 }
 
 /// A bad driver file is bad input; anything else could not run.
-fn of_machine(driver: &Path, error: MachineError) -> CliError {
+pub fn of_machine(driver: &Path, error: MachineError) -> CliError {
     match error {
         MachineError::Load(_) | MachineError::TooLittleMemory(_) => CliError::Driver {
             path: driver.to_owned(),
@@ -168,19 +236,19 @@ fn of_machine(driver: &Path, error: MachineError) -> CliError {
 
 /// Keep the driver, its PDB and the scenario beside the journal, so that the
 /// report, and the run, can be made again from that folder alone.
-fn keep_inputs(arguments: &Run, driver: &[u8], name: &str) -> Result<(), CliError> {
-    let kept = arguments.out.join(name);
+fn keep_inputs(input: &Input, driver: &Path, out: &Path) -> Result<(), CliError> {
+    let kept = out.join(&input.name);
     let same = |a: &Path, b: &Path| matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b);
-    if !same(&arguments.driver, &kept) {
-        files::write(&kept, driver)?;
-        if let Ok(bytes) = fs::read(arguments.driver.with_extension("pdb")) {
+    if !same(driver, &kept) {
+        files::write(&kept, &input.driver)?;
+        if let Ok(bytes) = fs::read(driver.with_extension("pdb")) {
             files::write(&kept.with_extension("pdb"), &bytes)?;
         }
     }
-    let scenario = arguments.out.join(files::SCENARIO);
-    match &arguments.scenario {
-        Some(path) if same(path, &scenario) => Ok(()),
-        Some(path) => files::write(&scenario, &files::read(path, MAX_SCENARIO)?),
+    let scenario = out.join(files::SCENARIO);
+    match &input.scenario {
+        // It was read before: even if it is this very file, it stays as it is.
+        Some(text) => files::write(&scenario, text.as_bytes()),
         // One of an earlier run would be taken for this one's.
         None => match fs::remove_file(&scenario) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CliError::Write {

@@ -9,7 +9,7 @@ use crate::{MAX_RESOURCES, MAX_SCANOUT_SIDE};
 use memory::Iova;
 
 /// The picture that SET_SCANOUT_BLOB finds in a blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Picture {
     /// Pixels a row.
     pub width: u32,
@@ -24,7 +24,7 @@ pub struct Picture {
 }
 
 /// How what a scanout shows lies in a blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Layout {
     pub format: &'static Format,
     /// Byte of the blob where the first pixel shown is.

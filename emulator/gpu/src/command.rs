@@ -12,7 +12,7 @@ pub const MAX_ENTRIES: u32 = 16_384;
 pub const MAX_COMMAND: usize = spec::BLOB_SIZE + MAX_ENTRIES as usize * spec::ENTRY_SIZE;
 
 /// struct virtio_gpu_ctrl_hdr.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
     /// Control type.
     pub kind: u32,
@@ -38,7 +38,7 @@ impl Header {
 }
 
 /// How much of a command must be read before it can be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Need {
     /// This many bytes in all.
     Bytes(usize),
@@ -97,7 +97,7 @@ fn with_entries(before: usize, count: Option<u32>) -> Need {
 }
 
 /// A command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     GetDisplayInfo,
     Create {

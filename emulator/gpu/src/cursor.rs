@@ -9,7 +9,7 @@ use crate::spec::format::BYTES;
 pub(crate) const IMAGE_BYTES: usize = (CURSOR_SIDE * CURSOR_SIDE * BYTES) as usize;
 
 /// UPDATE_CURSOR, or without an image MOVE_CURSOR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CursorUpdate {
     pub scanout: u32,
     pub at: (u32, u32),
@@ -17,7 +17,7 @@ pub(crate) struct CursorUpdate {
 }
 
 /// The image that an UPDATE_CURSOR names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Image {
     /// Resource; 0 hides the cursor.
     pub resource: u32,
@@ -26,7 +26,7 @@ pub struct Image {
 }
 
 /// A cursor as it was last updated and moved.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Cursor {
     /// Position of the hot spot in the scanout. A cursor at the left or upper
     /// edge is beyond it, so the 32 bits are a signed number.

@@ -15,7 +15,7 @@ use pci::spec::virtio::{F_ACCESS_PLATFORM, F_RING_INDIRECT_DESC, F_VERSION_1};
 use std::collections::BTreeMap;
 
 /// State of the device. Plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Gpu {
     features: u64,
     required: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Gpu {
 }
 
 /// What came of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Done {
     /// It is complete, with this response.
     Response(u32),

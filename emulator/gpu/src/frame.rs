@@ -5,7 +5,7 @@ use crate::spec::format::{BYTES, Format};
 use thiserror::Error;
 
 /// A picture of a scanout.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
     /// Pixels a row.
     pub width: u32,

@@ -53,7 +53,7 @@ pub const CURSOR_QUEUE_SIZE: u16 = 16;
 pub const SUBSYSTEM: u16 = 0xd3a5;
 
 /// What to make a GPU of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GpuConfig {
     /// Its requester id.
     pub device: RequesterId,
@@ -80,7 +80,7 @@ impl Default for GpuConfig {
 }
 
 /// What a step did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stepped {
     /// Nothing: there is no work.
     Idle,
@@ -92,14 +92,14 @@ pub enum Stepped {
 }
 
 /// The whole device. Plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VirtioGpu {
     function: Function,
     gpu: Gpu,
 }
 
 /// A point that a [`VirtioGpu`] can come back to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State(VirtioGpu);
 
 impl VirtioGpu {

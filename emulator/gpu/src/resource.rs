@@ -14,7 +14,7 @@ pub fn format(number: u32) -> Option<&'static Format> {
 }
 
 /// A rectangle, in pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rect {
     /// Left.
     pub x: u32,
@@ -61,7 +61,7 @@ impl fmt::Display for Rect {
 
 /// Guest memory behind a resource: device addresses, never translated before
 /// an access is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backing {
     /// Byte of the backing where an entry starts, its address and its bytes;
     /// ascending, without empty ones.
@@ -114,7 +114,7 @@ impl Backing {
 }
 
 /// A 2D resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resource {
     pub format: &'static Format,
     pub width: u32,
@@ -199,7 +199,7 @@ impl Resource {
 
 /// A TRANSFER_TO_HOST_2D under way. The resource cannot go away meanwhile:
 /// commands are done one at a time, and a reset gives the transfer up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Transfer {
     /// Which resource.
     pub resource: u32,

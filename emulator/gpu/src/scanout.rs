@@ -10,7 +10,7 @@ use crate::resource::{Rect, Transfer};
 use crate::spec::{self, command as code};
 
 /// A display, and what is shown on it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Scanout {
     /// Preferred size; with a side of 0 there is no display.
     size: (u32, u32),

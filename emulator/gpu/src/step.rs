@@ -17,7 +17,7 @@ use memory::{Iova, PAGE_SIZE};
 use pci::{Chain, Segment};
 
 /// Where a command is. Plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Job {
     queue: u16,
     head: u16,
@@ -30,7 +30,7 @@ pub(crate) struct Job {
     flight: Option<(TokenId, u32)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// Reading the command; what was read so far.
     Fetch(Vec<u8>),

@@ -18,7 +18,7 @@ pub const VSYNC_PERIOD: u64 = 16_666_667;
 const NAME: &str = "SCANOUT (vsync)";
 
 /// What is under way of it. Plain data.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Vsync {
     /// Number of the last vsync, counted from time 0.
     last: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Vsync {
 }
 
 /// A scanout that is being read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Scan {
     scanout: u32,
     context: ContextId,

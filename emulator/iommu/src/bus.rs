@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub(crate) const MAX_MESSAGES: usize = 1 << 16;
 
 /// An interrupt request: a write into 0xFEE00000–0xFEEFFFFF.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
     /// Who sent it; `None`: the remapping unit itself.
     pub device: Option<RequesterId>,
@@ -23,7 +23,7 @@ pub struct Message {
 }
 
 /// State of the shared part.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BusState {
     pub(crate) in_flight: InFlight,
     pub(crate) messages: Vec<Message>,

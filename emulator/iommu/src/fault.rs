@@ -68,7 +68,7 @@ impl FaultReason {
 }
 
 /// A refused access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Hash)]
 #[error("device {device} cannot {} {iova}: {reason}", if *write { "write" } else { "read" })]
 pub struct Fault {
     /// Who.

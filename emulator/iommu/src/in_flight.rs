@@ -12,7 +12,7 @@ pub(crate) const MAX_TOKENS: usize = 4096;
 
 /// One access that was issued. Its translation is fixed: only an
 /// invalidation that drains may come between it and its landing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Token {
     pub device: RequesterId,
     pub context: ContextId,
@@ -25,7 +25,7 @@ pub(crate) struct Token {
 }
 
 /// Every access in flight, by token.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct InFlight {
     tokens: BTreeMap<TokenId, Token>,
     /// Tokens given out so far.

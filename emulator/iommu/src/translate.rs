@@ -26,7 +26,7 @@ impl<'a> Env<'a> {
 }
 
 /// One access of a device; it does not cross a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// Who.
     pub device: RequesterId,
@@ -41,7 +41,7 @@ pub struct Request {
 }
 
 /// Where an access leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Translation {
     /// The guest-physical address of its first byte.
     pub gpa: Gpa,

@@ -14,7 +14,7 @@ pub const REGISTER_BASE: u64 = 0xfed9_0000;
 pub const REGISTER_SIZE: u64 = 0x1000;
 
 /// State of a [`Unit`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnitState {
     vtd: VtdState,
     bus: BusState,

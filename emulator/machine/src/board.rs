@@ -1,12 +1,14 @@
 //! The board: memory, CPU, IOMMU, device, and the buses between them. It is
 //! the [`Platform`] that Windows runs on.
 
+use crate::error::MachineError;
 use crate::vm::{self, AddressSpace, RunLimit, StepEnd, Trap, Vm, VmError};
 use gpu::{Stepped, VirtioGpu};
 use iommu::{Dma, Env, Message, REGISTER_BASE, REGISTER_SIZE, Unit};
 use journal::event::StackId;
-use memory::{Gpa, GuestMemory, Gva, Iova, PAGE_SIZE, Pfn, RequesterId};
+use memory::{Changed, Gpa, GuestMemory, Gva, Image, Iova, PAGE_SIZE, Pfn, RequesterId, Tracker};
 use scenario::Scenario;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use symbols::Unwinder;
@@ -32,7 +34,7 @@ const COMMON_CONFIGURATION: u32 = 1;
 const DEVICE_STATUS: u64 = 0x14;
 
 /// What of the board is neither in guest memory nor a room's own state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct BoardState {
     /// Where each frame of RAM is mapped for the driver.
     mapped_at: BTreeMap<Pfn, BTreeSet<Gva>>,
@@ -61,6 +63,8 @@ pub(crate) struct Board {
     pub vm: Vm,
     pub unwinder: Unwinder,
     pub state: BoardState,
+    /// Follows memory, once a snapshot or a digest was asked for.
+    pub tracker: RefCell<Option<Tracker>>,
 }
 
 impl Board {
@@ -69,6 +73,29 @@ impl Board {
             memory: &self.memory,
             scenario: &self.scenario,
         }
+    }
+
+    /// What memory holds.
+    pub fn image(&self) -> Result<Image, MachineError> {
+        let written = self.vm.written()?;
+        let mut tracker = self.tracker.borrow_mut();
+        let tracker = match &mut *tracker {
+            Some(tracker) => {
+                tracker.update(&self.memory, &written)?;
+                tracker
+            }
+            none => none.insert(Tracker::new(&self.memory)?),
+        };
+        Ok(tracker.image().clone())
+    }
+
+    /// Put an image back; the pages that changed by it.
+    pub fn restore_memory(&mut self, image: &Image) -> Result<Vec<Changed>, MachineError> {
+        self.image()?;
+        Ok(match self.tracker.get_mut() {
+            Some(tracker) => tracker.restore(&self.memory, image)?,
+            None => Vec::new(),
+        })
     }
 
     /// The device, and its way to memory.

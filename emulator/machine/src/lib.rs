@@ -21,5 +21,6 @@ pub mod vm;
 mod workload;
 
 pub use error::MachineError;
+pub use load::functions;
 pub use options::{DEFAULT_MEMORY, DEFAULT_QUARANTINE, DEVICE, Options};
 pub use run::{Machine, Snapshot};

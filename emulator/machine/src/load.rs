@@ -14,6 +14,7 @@ use journal::Journal;
 use journal::event::{self, Event, PageRun};
 use memory::{GuestMemory, Gva, PAGE_SIZE, Pfn};
 use scenario::Scenario;
+use std::ops::Range;
 use std::sync::Arc;
 use symbols::Unwinder;
 use windows::loader::{Image, LoadedImage, Symbol};
@@ -32,7 +33,7 @@ const SPARE_FRAMES: u64 = 0x400;
 const MESSAGES: u32 = 2;
 
 /// Hands out the machine's own frames, upwards; nobody gives one back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct BootFrames {
     next: u64,
     end: u64,
@@ -45,6 +46,19 @@ impl BootFrames {
             Pfn(self.next - 1)
         })
     }
+}
+
+/// Where the functions of a driver lie in its machine, by its `.pdata`.
+///
+/// # Errors
+/// [`MachineError::Load`]: the file is bad.
+pub fn functions(driver: &[u8]) -> Result<Vec<Range<u64>>, MachineError> {
+    let image = Image::parse(driver)?.load("driver", layout::IMAGES)?;
+    let base = image.base.0;
+    let ranges = image.functions.iter();
+    Ok(ranges
+        .map(|&(start, end)| base + u64::from(start)..base + u64::from(end))
+        .collect())
 }
 
 impl Machine {
@@ -125,6 +139,7 @@ impl Machine {
                 vm,
                 unwinder: Unwinder::new(),
                 state: BoardState::default(),
+                tracker: Default::default(),
             },
             windows,
             state: RunState {
@@ -135,6 +150,7 @@ impl Machine {
                 result: 0,
                 traps: 0,
                 ended: None,
+                held: Default::default(),
                 boot: BootFrames {
                     next: first_boot,
                     end: boot_end,

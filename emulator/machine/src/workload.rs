@@ -12,7 +12,7 @@ use windows::dxgk::{DriverCall, Progress};
 use windows::{Platform, Windows};
 
 /// Where the workload is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Workload {
     steps: Vec<Step>,
     seed: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Workload {
     refused: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Starting,
     /// Asked whether the driver speaks the Escape interface.

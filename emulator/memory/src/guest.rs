@@ -4,7 +4,7 @@ use crate::address::{Gpa, PAGE_SIZE, Pfn};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
@@ -63,22 +63,6 @@ pub struct Slot {
     pub file_offset: u64,
 }
 
-/// The pages of a memory that are not zero: what a snapshot keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
-    size: u64,
-    /// Page index in the file, and its bytes; ascending.
-    pages: Vec<(u64, Box<[u8]>)>,
-}
-
-impl Image {
-    /// Bytes of page contents that the image holds.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.pages.len() as u64 * PAGE_SIZE
-    }
-}
-
 /// Guest RAM: a shared memfd, mapped once.
 ///
 /// Shared, because KVM, QEMU and a discarded translation
@@ -92,6 +76,10 @@ pub struct GuestMemory {
     low: u64,
     /// All RAM, bytes.
     size: u64,
+    /// A bit for each page of the file that the host wrote since the last
+    /// [`GuestMemory::take_written`]. Of whoever else maps the file it knows
+    /// nothing.
+    written: Vec<AtomicU64>,
 }
 
 impl GuestMemory {
@@ -150,7 +138,14 @@ impl GuestMemory {
                     error: io::Error::other(e.to_string()),
                 }
             })?;
-        Ok(Self { region, low, size })
+        Ok(Self {
+            region,
+            low,
+            size,
+            written: (0..(size / PAGE_SIZE).div_ceil(64))
+                .map(|_| AtomicU64::new(0))
+                .collect(),
+        })
     }
 
     /// The piece of guest-physical RAM that holds the byte at `file_offset`:
@@ -229,8 +224,8 @@ impl GuestMemory {
         }
     }
 
-    /// A volatile view of RAM, for vm-memory's traits. It borrows the memory,
-    /// so it cannot be kept by device state.
+    /// A volatile view of RAM to read through, for vm-memory's traits. It
+    /// borrows the memory, so it cannot be kept by device state.
     ///
     /// # Errors
     /// [`MemoryError::OutOfRange`].
@@ -243,6 +238,51 @@ impl GuestMemory {
                 address,
                 length: length as u64,
             })
+    }
+
+    /// The same, to write through.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`].
+    #[inline]
+    pub fn slice_mut(
+        &self,
+        address: Gpa,
+        length: usize,
+    ) -> Result<VolatileSlice<'_, ()>, MemoryError> {
+        let slice = self.slice(address, length)?;
+        if length != 0 {
+            let offset = self.offset(address, length as u64)? as u64;
+            let last = (offset + length as u64 - 1) / PAGE_SIZE;
+            for page in offset / PAGE_SIZE..=last {
+                self.mark(page);
+            }
+        }
+        Ok(slice)
+    }
+
+    #[inline]
+    fn mark(&self, page: u64) {
+        if let Some(word) = self.written.get((page / 64) as usize) {
+            let bit = 1 << (page % 64);
+            // Most writes go where others went before: a read suffices.
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Pages of the file that were written through this memory since the last
+    /// call, as words of a bitmap.
+    #[must_use]
+    pub fn take_written(&self) -> Vec<u64> {
+        self.written
+            .iter()
+            .map(|word| match word.load(Ordering::Relaxed) {
+                0 => 0,
+                _ => word.swap(0, Ordering::Relaxed),
+            })
+            .collect()
     }
 
     /// Is every byte RAM?
@@ -267,7 +307,7 @@ impl GuestMemory {
     /// [`MemoryError::OutOfRange`]; nothing is then written.
     #[inline]
     pub fn write(&self, address: Gpa, bytes: &[u8]) -> Result<(), MemoryError> {
-        self.slice(address, bytes.len())?.copy_from(bytes);
+        self.slice_mut(address, bytes.len())?.copy_from(bytes);
         Ok(())
     }
 
@@ -326,7 +366,7 @@ impl GuestMemory {
     /// # Errors
     /// [`MemoryError::OutOfRange`].
     pub fn write_u32(&self, address: Gpa, value: u32) -> Result<(), MemoryError> {
-        let slice = self.slice(address, 4)?;
+        let slice = self.slice_mut(address, 4)?;
         if slice.store(value.to_le(), 0, Ordering::Release).is_err() {
             slice.copy_from(&value.to_le_bytes()[..]);
         }
@@ -338,7 +378,7 @@ impl GuestMemory {
     /// # Errors
     /// [`MemoryError::OutOfRange`].
     pub fn write_u64(&self, address: Gpa, value: u64) -> Result<(), MemoryError> {
-        let slice = self.slice(address, 8)?;
+        let slice = self.slice_mut(address, 8)?;
         if slice.store(value.to_le(), 0, Ordering::Release).is_err() {
             slice.copy_from(&value.to_le_bytes()[..]);
         }
@@ -381,70 +421,8 @@ impl GuestMemory {
         }
     }
 
-    /// The pages that are not zero.
-    ///
-    /// # Errors
-    /// [`MemoryError::OutOfRange`] never, in a sound memory.
-    pub fn save(&self) -> Result<Image, MemoryError> {
-        let mut pages = Vec::new();
-        let mut page = vec![0u8; PAGE_SIZE as usize];
-        self.for_each_resident(|memory, index| {
-            memory.read_file_page(index, &mut page)?;
-            if page.iter().any(|&b| b != 0) {
-                pages.push((index, page.clone().into_boxed_slice()));
-            }
-            Ok(())
-        })?;
-        Ok(Image {
-            size: self.size,
-            pages,
-        })
-    }
-
-    /// Put the bytes of `image` back, and make KVM forget every translation:
-    /// the page tables in it may be stricter than today's.
-    ///
-    /// # Errors
-    /// [`MemoryError::WrongImage`], [`MemoryError::Host`].
-    pub fn restore(&self, image: &Image) -> Result<(), MemoryError> {
-        if image.size != self.size {
-            return Err(MemoryError::WrongImage {
-                image: image.size,
-                memory: self.size,
-            });
-        }
-        let zero = vec![0u8; PAGE_SIZE as usize];
-        let mut saved = image.pages.iter().peekable();
-        let mut page = vec![0u8; PAGE_SIZE as usize];
-        self.for_each_resident(|memory, index| {
-            while saved.next_if(|(at, _)| *at < index).is_some() {}
-            let wanted: &[u8] = match saved.next_if(|(at, _)| *at == index) {
-                Some((_, bytes)) => bytes,
-                None => &zero,
-            };
-            memory.read_file_page(index, &mut page)?;
-            if page != wanted {
-                memory.write_file_page(index, wanted)?;
-            }
-            Ok(())
-        })?;
-        // Pages of the image that the file no longer has (they cannot have
-        // been punched out today, but an image may come from another memory
-        // of the same size).
-        for (index, bytes) in &image.pages {
-            self.read_file_page(*index, &mut page)?;
-            if page[..] != bytes[..] {
-                self.write_file_page(*index, bytes)?;
-            }
-        }
-        for slot in self.slots() {
-            self.drop_translations(Pfn::from(slot.base), slot.size / PAGE_SIZE)?;
-        }
-        Ok(())
-    }
-
     /// Visit the pages that the memfd holds, ascending; holes are skipped.
-    fn for_each_resident(
+    pub(crate) fn for_each_resident(
         &self,
         mut visit: impl FnMut(&Self, u64) -> Result<(), MemoryError>,
     ) -> Result<(), MemoryError> {
@@ -482,12 +460,12 @@ impl GuestMemory {
             })
     }
 
-    fn read_file_page(&self, index: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
+    pub(crate) fn read_file_page(&self, index: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
         self.file_page(index)?.copy_to(bytes);
         Ok(())
     }
 
-    fn write_file_page(&self, index: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+    pub(crate) fn write_file_page(&self, index: u64, bytes: &[u8]) -> Result<(), MemoryError> {
         self.file_page(index)?.copy_from(bytes);
         Ok(())
     }

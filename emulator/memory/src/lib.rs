@@ -7,8 +7,10 @@
 
 mod address;
 mod guest;
+mod image;
 #[cfg(test)]
 mod tests;
 
 pub use address::{Gpa, Gva, Iova, PAGE_SHIFT, PAGE_SIZE, Pfn, RequesterId, pages_spanned};
-pub use guest::{GuestMemory, HIGH_BASE, Image, LOW_LIMIT, MemoryError, Slot};
+pub use guest::{GuestMemory, HIGH_BASE, LOW_LIMIT, MemoryError, Slot};
+pub use image::{Changed, Image, Tracker};

@@ -112,4 +112,31 @@ proptest! {
         memory.read(Gpa(0), &mut after).unwrap();
         prop_assert!(before == after);
     }
+
+    #[test]
+    fn tracker_knows_what_was_written_and_puts_back_what_was(
+        writes in prop::collection::vec((0u64..64 * 4096 - 8, 0u64..3), 0..40),
+        cpu in prop::collection::vec((0u64..64, any::<bool>()), 0..8),
+    ) {
+        let memory = GuestMemory::new(64 * PAGE_SIZE).unwrap();
+        memory.write_u64(Gpa(0x3000), 7).unwrap();
+        let mut tracker = Tracker::new(&memory).unwrap();
+        let before = tracker.image().clone();
+        for (at, value) in &writes { memory.write_u64(Gpa(*at), *value).unwrap(); }
+        // Another who maps the file tells of his writes by himself.
+        let mut told = [0u64];
+        for (page, zero) in cpu {
+            memory.write_file_page(page, &[u8::from(!zero); 4096]).unwrap();
+            told[0] |= 1 << page;
+        }
+        tracker.update(&memory, &told).unwrap();
+        prop_assert_eq!(tracker.image(), &memory.save().unwrap());
+        prop_assert_eq!(tracker.image().digest(), memory.save().unwrap().digest());
+
+        tracker.restore(&memory, &before).unwrap();
+
+        prop_assert_eq!(tracker.image(), &before);
+        prop_assert_eq!(&memory.save().unwrap(), &before);
+        prop_assert_eq!(tracker.image().digest(), before.digest());
+    }
 }

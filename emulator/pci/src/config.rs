@@ -5,7 +5,7 @@ use crate::spec::config as spec;
 use memory::Gpa;
 
 /// Who a function says it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Vendor id.
     pub vendor: u16,
@@ -22,7 +22,7 @@ pub struct Identity {
 }
 
 /// The configuration space of one function. Plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ConfigSpace {
     bytes: [u8; spec::SIZE],
     /// Bits that a write changes.

@@ -60,7 +60,7 @@ pub struct Setup {
 
 /// A PCI function with the virtio transport. Plain data; to save it is to
 /// clone it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Function {
     requester: RequesterId,
     config: ConfigSpace,

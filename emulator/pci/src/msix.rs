@@ -6,7 +6,7 @@ use crate::spec::msix as spec;
 /// A message to send: an address and its data.
 pub type Message = (u64, u32);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Entry {
     /// Address low, address high, data, vector control.
     words: [u32; 4],
@@ -29,7 +29,7 @@ impl Entry {
 }
 
 /// MSI-X of one function, of at most 64 vectors. Plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Msix {
     table: Vec<Entry>,
     /// The pending bit array.

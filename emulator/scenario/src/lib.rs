@@ -17,12 +17,13 @@ use journal::Journal;
 use journal::event::{Event, Point};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 /// Virtual nanoseconds that pass with every trap of the driver.
 pub const TIME_PER_TRAP: u64 = 1_000;
 
 /// What changes as a run goes on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// Virtual nanoseconds since the run began.
     time: u64,
@@ -67,6 +68,8 @@ pub struct Choice {
     pub options: u32,
     /// Which was taken.
     pub taken: u32,
+    /// Virtual time, nanoseconds.
+    pub time: u64,
 }
 
 impl Scenario {
@@ -134,6 +137,7 @@ impl Scenario {
                 point,
                 options,
                 taken,
+                time: state.time,
             });
         }
         taken
@@ -196,6 +200,17 @@ impl Scenario {
     #[must_use]
     pub fn save(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// Hash what the machine's future depends on: not the count of choices,
+    /// by which they are only named.
+    pub fn hash_state(&self, hasher: &mut impl Hasher) {
+        let State {
+            time,
+            random,
+            choices: _,
+        } = *self.state.borrow();
+        (time, random).hash(hasher);
     }
 
     /// Go back to a point.

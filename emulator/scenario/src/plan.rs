@@ -51,7 +51,7 @@ struct Choice {
 }
 
 /// The file as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
     #[serde(default)]
@@ -63,11 +63,11 @@ struct File {
     #[serde(default)]
     part_accesses: Part,
     #[serde(default)]
+    displays: Option<Vec<(u32, u32)>>,
+    #[serde(default)]
     choice: Vec<Choice>,
     #[serde(default)]
     workload: Option<Vec<Step>>,
-    #[serde(default)]
-    displays: Option<Vec<(u32, u32)>>,
 }
 
 /// Why a scenario is refused.
@@ -199,6 +199,26 @@ impl Plan {
             displays,
             choices,
         })
+    }
+
+    /// The text of a scenario file that [`Plan::parse`] reads as this plan.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let file = File {
+            name: Some(self.name.clone()),
+            seed: Some(self.seed),
+            order: self.order,
+            part_accesses: self.part,
+            displays: Some(self.displays.clone()).filter(|displays| !displays.is_empty()),
+            choice: self
+                .choices
+                .iter()
+                .map(|(&number, &take)| Choice { number, take })
+                .collect(),
+            workload: Some(self.workload.clone()),
+        };
+        // Every field is one that TOML can hold.
+        toml::to_string(&file).unwrap_or_default()
     }
 
     /// The same plan with `number` decided.

@@ -11,7 +11,7 @@ pub const MAX_SCANOUTS: u32 = 16;
 const CURSOR_SIDE: u32 = 64;
 
 /// A power state of the adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "kebab-case")]
 pub enum Power {
     /// D3: the device forgets what it knew.
@@ -23,7 +23,7 @@ pub enum Power {
 /// One thing that the machine makes the driver do, through its Escape
 /// interface or an entry point. Resources are counted from 0 in the order of
 /// their creation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(
     tag = "do",
     rename_all = "kebab-case",

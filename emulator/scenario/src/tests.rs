@@ -171,3 +171,22 @@ proptest! {
         let _ = Plan::parse(&text);
     }
 }
+
+#[test]
+fn a_plan_written_is_the_plan_read() {
+    let plan = Plan {
+        name: "a \"name\"".to_owned(),
+        seed: 9,
+        part: Part::Reads,
+        order: Order::Lazy,
+        displays: vec![(1024, 768), (0, 0)],
+        ..Plan::default()
+    }
+    .with_choice(7, 2)
+    .with_choice(3, 1);
+    assert_eq!(Plan::parse(&plan.to_toml()).unwrap(), plan);
+    assert_eq!(
+        Plan::parse(&Plan::default().to_toml()).unwrap(),
+        Plan::default()
+    );
+}

@@ -7,7 +7,7 @@ use memory::Gva;
 
 /// A call as it arrives: the Windows x64 convention, before the callee's
 /// prologue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Call {
     /// RCX, RDX, R8, R9.
     pub registers: [u64; 4],
@@ -46,7 +46,7 @@ impl Call {
 }
 
 /// What comes of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// RAX for the caller.
     Return(u64),
@@ -86,7 +86,7 @@ impl Outcome {
 }
 
 /// A bug check that a call provokes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stop {
     /// Its code.
     pub code: u32,
@@ -138,7 +138,7 @@ impl From<PlatformError> for Outcome {
 }
 
 /// What a thread waits for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wait {
     /// Dispatcher objects (events, threads, ...).
     pub objects: Vec<Gva>,

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 /// Windows, as far as one display driver sees it. Plain data: cloning it is
 /// a snapshot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Windows {
     /// IRQL, threads, events, DPCs, registry, the I/O manager.
     pub executive: executive::State,

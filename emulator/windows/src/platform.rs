@@ -7,7 +7,7 @@ use scenario::Scenario;
 use thiserror::Error;
 
 /// What the driver's code may do with a page. Reading is always allowed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Protection {
     /// May it write?
     pub write: bool,

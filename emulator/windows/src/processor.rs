@@ -11,7 +11,7 @@ use journal::event::Subject;
 use memory::Gva;
 
 /// An access that the page tables do not allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BadAccess {
     /// Where.
     pub address: Gva,

@@ -5,7 +5,7 @@
 pub const BYTES: u32 = 4;
 
 /// A format: its number, its name, and at which byte each channel is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Format {
     /// Its number.
     pub number: u32,

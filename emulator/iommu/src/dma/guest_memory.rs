@@ -37,7 +37,13 @@ impl<'a> Slices<'a> {
     fn piece(&mut self) -> std::result::Result<VolatileSlice<'a, ()>, Fault> {
         let length = self.left.min((PAGE_SIZE - self.at.offset()) as usize);
         let translation = self.dma.issue(self.at, length, self.write)?;
-        let Ok(slice) = self.dma.env.memory.slice(translation.gpa, length) else {
+        let memory = self.dma.env.memory;
+        let slice = if self.write {
+            memory.slice_mut(translation.gpa, length)
+        } else {
+            memory.slice(translation.gpa, length)
+        };
+        let Ok(slice) = slice else {
             return Err(self
                 .dma
                 .refuse(self.at, length, self.write, FaultReason::NotMemory));

@@ -148,7 +148,7 @@ impl<'a> Dma<'a> {
                 self.write_interrupt(at, piece)?;
             } else {
                 let translation = self.issue(at, piece.len(), true)?;
-                let Ok(slice) = self.env.memory.slice(translation.gpa, piece.len()) else {
+                let Ok(slice) = self.env.memory.slice_mut(translation.gpa, piece.len()) else {
                     return Err(self.refuse(at, piece.len(), true, FaultReason::NotMemory));
                 };
                 self.done(at, piece.len(), true, translation);

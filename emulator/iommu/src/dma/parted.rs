@@ -8,7 +8,7 @@ use journal::event::{Event, Outcome, Point, TokenId};
 use memory::{Iova, PAGE_SIZE};
 
 /// What became of the issue of a parted access.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Issued {
     /// It landed at once: the bytes of a read, nothing for a write.
     Done(Vec<u8>),
@@ -17,7 +17,7 @@ pub enum Issued {
 }
 
 /// What became of an access in flight.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Landing {
     /// It still is in flight.
     Pending,

@@ -43,7 +43,7 @@ pub enum MirrorError {
 }
 
 /// One mapping, as it was told or as it is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mapping {
     /// First address.
     pub iova: Iova,
@@ -59,7 +59,7 @@ pub struct Mapping {
 }
 
 /// What a [`Mirror`] is saved as.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MirrorState {
     /// Ascending by address; with each, its generation.
     mappings: Vec<(Mapping, u32)>,

@@ -14,7 +14,7 @@ const RIGHTS: u64 = READ | WRITE;
 const NOWHERE: u64 = !(PAGE_SIZE - 1);
 
 /// Where a range leads, and who may follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
     /// Address of the first byte, with the rights in its low bits.
     target: u64,

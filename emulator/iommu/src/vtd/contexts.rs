@@ -4,7 +4,7 @@
 use memory::RequesterId;
 
 /// What hardware keeps of a present and valid context entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Context {
     pub domain: u16,
     /// Levels of second-level tables; they are not walked for pass-through.
@@ -19,7 +19,7 @@ pub(super) struct Context {
 }
 
 /// Direct-mapped by requester.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Contexts {
     slots: Vec<Option<(RequesterId, Context)>>,
 }

@@ -57,14 +57,14 @@ const fn generation(entry: Entry) -> u32 {
 }
 
 /// A translation that was cached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Hit {
     pub gpa: Gpa,
     pub generation: u32,
 }
 
 /// A bank as it is saved: what it holds, not what it could.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct BankState {
     /// Set and way (as one number), and the entry there; ascending.
     entries: Vec<(u32, Entry)>,
@@ -72,7 +72,7 @@ struct BankState {
 }
 
 /// The IOTLB as it is saved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct State([BankState; 3]);
 
 /// Entries of one page size, set-associative.

@@ -38,7 +38,7 @@ pub(crate) struct Vtd {
 }
 
 /// A [`Vtd`] as it is saved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct VtdState {
     registers: Registers,
     root: u64,

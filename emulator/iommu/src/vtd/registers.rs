@@ -33,7 +33,7 @@ pub(super) struct Written {
 }
 
 /// The bits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Registers {
     words: [u32; WORDS],
 }

@@ -7,7 +7,7 @@ use crate::spec::tables as spec;
 use memory::{Gpa, GuestMemory, Iova, RequesterId};
 
 /// Why a walk ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Refusal {
     pub reason: FaultReason,
     /// The context entry disables the processing of its faults (FPD).
@@ -15,7 +15,7 @@ pub(super) struct Refusal {
 }
 
 /// Where a walk ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Leaf {
     /// First byte of the page.
     pub page: Gpa,

@@ -95,7 +95,7 @@ pub struct Pdb {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum End {
     /// Unloaded; nothing left to do.
     Completed,
@@ -143,6 +143,8 @@ pub enum TrapKind {
     PageFault,
     /// Any other exception.
     Exception,
+    /// A write of CR8, which sets the IRQL; emulated.
+    Irql,
 }
 
 /// What was to choose.
@@ -210,7 +212,7 @@ pub struct Breach {
 }
 
 /// What a broken rule is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Subject {
     /// The allocation, live or freed.
     pub allocation: Option<AllocationId>,
@@ -219,7 +221,7 @@ pub struct Subject {
 }
 
 /// Memory as a device was told of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Segment {
     /// Where it begins.
     pub iova: Iova,

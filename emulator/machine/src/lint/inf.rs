@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub const MAX_INF: u64 = 1 << 20;
 
 /// An INF file, its `%strings%` replaced.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Inf {
     /// Section (lower case) and line, in order.
     lines: Vec<(String, String)>,

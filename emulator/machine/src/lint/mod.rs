@@ -20,7 +20,7 @@ use windows::dxgk::spec::HLK_FORBIDDEN;
 use windows::loader::{Image, LoadedImage};
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Worth knowing.
     Note,
@@ -31,7 +31,7 @@ pub enum Severity {
 }
 
 /// One remark.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remark {
     /// How bad it is.
     pub severity: Severity,
@@ -42,7 +42,7 @@ pub struct Remark {
 }
 
 /// What a start of the driver told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Started {
     /// Version of the interface that it registered with; `None` if it did
     /// not register.

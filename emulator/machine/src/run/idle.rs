@@ -105,6 +105,7 @@ impl Machine {
         if self.satisfy(self.state.current) {
             return Ok(None);
         }
+        self.state.release();
         if self.deliver(false)? {
             return Ok(None);
         }
@@ -140,7 +141,7 @@ impl Machine {
     /// Complete the wait of a thread if what it waits for has come. Only the
     /// current thread's registers are at hand; others complete when they get
     /// the CPU.
-    fn satisfy(&mut self, index: usize) -> bool {
+    pub(super) fn satisfy(&mut self, index: usize) -> bool {
         let Some(waiting) = self.state.threads[index].waiting.clone() else {
             return true;
         };

@@ -7,6 +7,7 @@
 
 mod calls;
 mod idle;
+mod schedule;
 mod snapshot;
 pub(crate) mod threads;
 mod traps;
@@ -20,6 +21,7 @@ use crate::vm::{Gpr, Registers, RunLimit, Trap};
 use crate::workload::Workload;
 use journal::event::{self, BugCheck, Event, Point};
 use memory::{GuestMemory, Gva};
+use schedule::Held;
 use threads::{Frame, Purpose, Thread};
 use windows::dxgk::{DEVICE_IRQL, DriverCall};
 use windows::{Platform, Stop, Windows, processor};
@@ -31,7 +33,7 @@ const MAX_FRAMES: usize = 1024;
 const MAX_PENDING: usize = 2048;
 
 /// What of the machine is neither board nor Windows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RunState {
     pub threads: Vec<Thread>,
     pub current: usize,
@@ -42,6 +44,8 @@ pub(crate) struct RunState {
     pub result: u64,
     pub traps: u64,
     pub ended: Option<event::End>,
+    /// What the schedule holds back.
+    pub held: schedule::Held,
     /// Frames for stacks made later.
     pub boot: crate::load::BootFrames,
 }
@@ -317,9 +321,10 @@ impl Machine {
             return Ok(false);
         }
         let irql = self.windows.executive.irql();
-        if !self.state.interrupts.is_empty() && irql < DEVICE_IRQL && self.board.state.interrupts {
-            let now = !may_wait || self.board.scenario.choose(Point::Interrupt, 2) == 0;
-            if now {
+        let Self { board, state, .. } = self;
+        if !state.interrupts.is_empty() && irql < DEVICE_IRQL && board.state.interrupts {
+            let held = &mut state.held.interrupts;
+            if !may_wait || Held::allows(held, &board.scenario, Point::Interrupt) {
                 let message = self.state.interrupts.remove(0);
                 if let Some(call) = self.windows.interrupt(message) {
                     self.enter(&call, Purpose::Asynchronous)?;
@@ -328,7 +333,12 @@ impl Machine {
             }
         }
         // A DPC is an interrupt too: software's, at DISPATCH_LEVEL.
-        if irql < 2 && self.board.state.interrupts && self.windows.dpc_pending() {
+        if irql < 2
+            && self.board.state.interrupts
+            && self.windows.dpc_pending()
+            && (!may_wait
+                || Held::allows(&mut self.state.held.dpcs, &self.board.scenario, Point::Dpc))
+        {
             match self.windows.take_dpc(&mut self.board) {
                 Ok(Some(call)) => {
                     self.enter(&call, Purpose::Asynchronous)?;

@@ -25,6 +25,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Guest memory.
+    #[must_use]
+    pub fn memory(&self) -> &Image {
+        &self.memory
+    }
+
     /// Bytes of guest memory that it holds.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
@@ -39,7 +45,7 @@ impl Machine {
     /// [`MachineError::Vm`]: the CPU is inside an instruction; step on.
     pub fn save(&self) -> Result<Snapshot, MachineError> {
         Ok(Snapshot {
-            memory: self.board.memory.save()?,
+            memory: self.board.image()?,
             cpu: self.board.vm.save_cpu()?,
             space: self.board.space.save(),
             board: self.board.state.clone(),
@@ -59,8 +65,8 @@ impl Machine {
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), MachineError> {
         self.journal().restore(&snapshot.journal)?;
         self.board.scenario.restore(&snapshot.scenario);
-        self.board.memory.restore(&snapshot.memory)?;
-        self.board.space.restore(&snapshot.space);
+        let changed = self.board.restore_memory(&snapshot.memory)?;
+        self.board.space.restore(&snapshot.space, &changed);
         self.board.vm.restore_cpu(&snapshot.cpu)?;
         self.board.state = snapshot.board.clone();
         self.board.unit.restore(&snapshot.unit);

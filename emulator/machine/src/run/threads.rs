@@ -10,7 +10,7 @@ use memory::Gva;
 use windows::Wait;
 
 /// Why Windows called a routine of the driver.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     /// The adapter's life, or an Escape: the result goes to the workload.
     Life,
@@ -30,7 +30,7 @@ pub(crate) enum Purpose {
 }
 
 /// A routine that Windows called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Frame {
     pub purpose: Purpose,
     pub routine: NameId,
@@ -49,14 +49,14 @@ pub(crate) struct Frame {
 }
 
 /// A service that has not returned, because it waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Waiting {
     pub wait: Wait,
     pub function: NameId,
 }
 
 /// What the processor is to a thread that does not run now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Parked {
     pub cpu: CpuState,
     /// A thread may wait at APC_LEVEL; another one's IRQL is its own.
@@ -65,7 +65,7 @@ pub(crate) struct Parked {
 }
 
 /// One thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Thread {
     pub frames: Vec<Frame>,
     pub waiting: Option<Waiting>,

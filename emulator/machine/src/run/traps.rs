@@ -4,7 +4,7 @@ use super::Machine;
 use crate::error::MachineError;
 use crate::vm::emulate::{self, Completion, Intercept, Privileged};
 use crate::vm::{Gpr, RunLimit, StepEnd, Trap, thunk};
-use journal::event::{End, Event, Point, TrapKind};
+use journal::event::{End, Event, TrapKind};
 use memory::{Gva, PAGE_SIZE};
 use scenario::TIME_PER_TRAP;
 use windows::processor::{self, BadAccess};
@@ -25,21 +25,24 @@ impl Machine {
         limit: &RunLimit<'_>,
     ) -> Result<Option<End>, MachineError> {
         self.board.scenario.advance(TIME_PER_TRAP);
-        if self.board.device_has_work()
-            && self.board.scenario.choose(Point::Device, 2) == 0
-            && let Some(end) = self.device_step()?
-        {
+        if let Some(end) = self.device_chosen()? {
             // Windows stopped before the trap's own work was done.
             return Ok(Some(end));
         }
+        let before = self.board.scenario.now();
         if let Some(end) = self.serve(trap, limit)? {
             return Ok(Some(end));
+        }
+        if self.board.scenario.now() != before {
+            // It let time pass: KeStallExecutionProcessor and its kind.
+            self.state.release();
         }
         if self.state.ended.is_none()
             && self.thread().waiting.is_none()
             && !self.thread().frames.is_empty()
         {
             self.deliver(true)?;
+            self.thread_turn()?;
         }
         Ok(self.state.ended.clone())
     }
@@ -87,7 +90,10 @@ impl Machine {
                 self.exception(0xC000_0005, rip, &format!("processor exception {vector}"))
             }
             Trap::Timeout => Ok(Some(End::Hang {
-                reason: "the driver ran for longer than the time limit without ending".to_owned(),
+                reason: "the driver's code ran until the time limit (--timeout) without ending; the \
+                         limit goes by this host's clock, so that a slower or busier host may \
+                         come to it sooner"
+                    .to_owned(),
                 stack: self.board.stack_id(),
             })),
             Trap::Interrupted => Ok(Some(End::Interrupted)),
@@ -96,6 +102,7 @@ impl Machine {
     }
 
     fn note(&mut self, kind: TrapKind, address: u64, value: u64, size: u8) {
+        self.watched(kind);
         let mut frames = self.board.frames();
         // After a device write RIP is at the successor: the byte before it
         // belongs to the instruction that wrote.
@@ -242,6 +249,7 @@ impl Machine {
 
     fn emulate(&mut self, intercept: &Intercept, rip: Gva) -> Result<Option<End>, MachineError> {
         use Privileged as P;
+        let mut kind = TrapKind::Privileged;
         let mut with = Completion {
             interrupts: self.board.state.interrupts,
             ..Completion::default()
@@ -256,6 +264,8 @@ impl Machine {
             }
             P::ReadCr { number, .. } => with.value = control_register(number),
             P::WriteCr { number: 8, value } => {
+                kind = TrapKind::Irql;
+                with.value = value;
                 let taken = self
                     .windows
                     .executive
@@ -296,7 +306,7 @@ impl Machine {
         if let Some(flag) = intercept.what.interrupt_flag() {
             self.board.state.interrupts = flag;
         }
-        self.note(TrapKind::Privileged, rip.0, with.value, intercept.length);
+        self.note(kind, rip.0, with.value, intercept.length);
         let mut registers = self.board.vm.registers();
         if intercept
             .apply(&with, &mut registers, &self.board.space)

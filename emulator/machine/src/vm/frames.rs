@@ -3,7 +3,7 @@
 use memory::Pfn;
 
 /// Consecutive page frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FrameRange {
     /// The first frame.
     pub first: Pfn,
@@ -14,7 +14,7 @@ pub struct FrameRange {
 /// Hands out the frames of a range in ascending order and takes none back:
 /// page tables are kept for as long as their address space, because freeing
 /// one would leave KVM's shadow of the upper levels pointing at it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FrameAllocator {
     range: FrameRange,
     used: u64,
@@ -35,6 +35,12 @@ impl FrameAllocator {
         let frame = Pfn(self.range.first.0.checked_add(self.used)?);
         self.used += 1;
         Some(frame)
+    }
+
+    /// The numbers of all its frames.
+    #[must_use]
+    pub fn range(&self) -> std::ops::Range<u64> {
+        self.range.first.0..self.range.first.0 + self.range.count
     }
 
     /// Frames handed out.

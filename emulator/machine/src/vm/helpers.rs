@@ -10,7 +10,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
 /// The helpers as one image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HelperImage {
     /// Code, to be mapped executable at any 16-byte boundary.
     pub code: Vec<u8>,

@@ -21,7 +21,7 @@ use std::ops::Range;
 pub const PATCH: u8 = 0xf4;
 
 /// An instruction to be patched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PatchSite {
     /// Its first byte.
     pub rva: u32,
@@ -34,7 +34,7 @@ pub struct PatchSite {
 }
 
 /// Bytes that could not be told from data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Undecoded {
     /// The first.
     pub rva: u32,
@@ -43,7 +43,7 @@ pub struct Undecoded {
 }
 
 /// What a section of code contains.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scan {
     /// Ascending.
     pub sites: Vec<PatchSite>,
@@ -86,7 +86,7 @@ pub fn scan(code: &[u8], base: u32, functions: &[Range<u32>], entries: &[u32]) -
     scanner.finish()
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Class {
     Unknown,
     /// The first byte of an instruction.
@@ -356,7 +356,7 @@ fn ends_path(instruction: &Instruction) -> bool {
 }
 
 /// The patched sites of all images.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PatchTable {
     sites: BTreeMap<Gva, PatchSite>,
 }

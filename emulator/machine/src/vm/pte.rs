@@ -14,7 +14,7 @@ pub(super) const NO_EXECUTE: u64 = 1 << 63;
 pub(super) const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
 /// What code at CPL 3 may do with a page. A mapped page is always readable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Protection {
     /// May be written.
     pub write: bool,
@@ -66,7 +66,7 @@ impl Protection {
 }
 
 /// What a page of the address space is mapped to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mapping {
     /// The frame.
     pub frame: Pfn,

@@ -5,7 +5,7 @@ use kvm_bindings::kvm_regs;
 use std::ops::{Index, IndexMut};
 
 /// A general-purpose register, numbered as instructions encode it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)] // the names are the architecture's
 pub enum Gpr {
     Rax,
@@ -27,7 +27,7 @@ pub enum Gpr {
 }
 
 /// Integer state of the driver's code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Registers {
     /// General-purpose registers in encoding order; index by [`Gpr`].
     pub gpr: [u64; 16],
@@ -164,7 +164,7 @@ impl IndexMut<Gpr> for Registers {
 
 /// x87 and SSE state, laid out as FXSAVE64 stores it (Intel SDM vol. 1,
 /// 10.5.1). Wider vectors are not exposed to the driver and not kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FpuState(pub [u8; 512]);
 
 impl FpuState {
@@ -203,7 +203,7 @@ impl Default for FpuState {
 }
 
 /// Everything of the vCPU that a snapshot keeps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CpuState {
     /// Integer registers.
     pub registers: Registers,

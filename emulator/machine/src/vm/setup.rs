@@ -8,7 +8,9 @@ use super::layout::{self, FRAME, USER_CS, USER_SS};
 use super::registers::{FpuState, Registers};
 use super::space::AddressSpace;
 use super::vcpu::{Stopped, Vm};
-use kvm_bindings::{KVM_API_VERSION, kvm_dtable, kvm_segment, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_API_VERSION, KVM_MEM_LOG_DIRTY_PAGES, kvm_dtable, kvm_segment, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, Kvm, SyncReg, VmFd};
 use memory::GuestMemory;
 use std::sync::Arc;
@@ -172,7 +174,8 @@ pub(super) fn set_slots(fd: &VmFd, memory: &GuestMemory, present: bool) -> Resul
             .ok_or(VmError::Lacks("a mapping of guest memory"))?;
         let region = kvm_userspace_memory_region {
             slot: number as u32,
-            flags: 0,
+            // The CPU's writes are logged: see `Vm::written`.
+            flags: KVM_MEM_LOG_DIRTY_PAGES,
             guest_phys_addr: slot.base.0,
             memory_size: if present { slot.size } else { 0 },
             userspace_addr: host,

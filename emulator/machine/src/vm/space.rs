@@ -10,7 +10,7 @@ use super::error::SpaceError;
 use super::frames::{FrameAllocator, FrameRange};
 use super::layout;
 use super::pte::{ACCESSED, FRAME, Mapping, PRESENT, Protection, USER, WRITE};
-use memory::{Gpa, GuestMemory, Gva, PAGE_SIZE, Pfn};
+use memory::{Changed, Gpa, GuestMemory, Gva, PAGE_SIZE, Pfn};
 use std::sync::Arc;
 
 /// Gaps of up to this many pages are dropped along with their neighbours: a
@@ -21,7 +21,7 @@ const JOIN_GAP: u64 = 8;
 const MAX_RUNS: usize = 32;
 
 /// What of an [`AddressSpace`] is not in guest memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SpaceState {
     root: Pfn,
     frames: FrameAllocator,
@@ -35,6 +35,8 @@ pub struct SpaceState {
 #[derive(Clone, Debug)]
 pub struct AddressSpace {
     memory: Arc<GuestMemory>,
+    /// Frames of the range that hold no tables: the machine's own pages.
+    system: Vec<Pfn>,
     state: SpaceState,
 }
 
@@ -50,6 +52,7 @@ impl AddressSpace {
         let root = take_zeroed(&memory, &mut allocator)?;
         let mut space = Self {
             memory,
+            system: Vec::new(),
             state: SpaceState {
                 root,
                 frames: allocator,
@@ -60,6 +63,7 @@ impl AddressSpace {
         for (index, page) in layout::system_pages().iter().enumerate() {
             let frame = space.table_frame()?;
             space.memory.write(frame.base(), &page.bytes)?;
+            space.system.push(frame);
             let at = Gva(layout::SYSTEM_BASE.0 + index as u64 * PAGE_SIZE);
             space.map(at, frame, page.protection)?;
         }
@@ -72,11 +76,34 @@ impl AddressSpace {
         self.state.clone()
     }
 
-    /// Take up `state`, after guest memory was restored to the same moment.
-    /// Every translation is dropped before the vCPU runs again.
-    pub fn restore(&mut self, state: &SpaceState) {
+    /// Take up `state`, after guest memory was restored to the same moment,
+    /// by which these pages changed: no old entry of a table among them
+    /// answers when the vCPU runs again.
+    pub fn restore(&mut self, state: &SpaceState, changed: &[Changed]) {
         self.state = state.clone();
-        self.state.all_stale = true;
+        let tables = self.state.frames.range();
+        for page in changed {
+            // The range lies in low RAM, where file and frames count alike.
+            if !tables.contains(&page.index) || self.system.contains(&Pfn(page.index)) {
+                continue;
+            }
+            let Some(old) = &page.old else { continue };
+            let entry = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+            for (index, old) in old.chunks_exact(8).enumerate() {
+                let new = page.new.as_ref().map(|new| &new[index * 8..][..8]);
+                match Mapping::decode(entry(old)) {
+                    Some(mapping) if new != Some(old) && !mapping.trapped => {
+                        if tables.contains(&mapping.frame.0) {
+                            // A table went: whatever it led to is stale.
+                            self.state.all_stale = true;
+                            return;
+                        }
+                        self.forget(mapping.frame);
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Guest RAM.

@@ -20,7 +20,7 @@ pub(super) const MAX_INSTRUCTION: usize = 15;
 const HLT: u8 = 0xf4;
 
 /// How a step ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StepEnd {
     /// The instruction is complete; RIP is at its successor.
     Done,

@@ -7,7 +7,7 @@ use std::time::Instant;
 /// Why the vCPU left the driver's code. Except for [`Trap::Fatal`], the
 /// registers that [`Vm::registers`](super::Vm::registers) shows are the
 /// driver's at that moment, and may be replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Trap {
     /// An `out` to a permitted port: an import thunk. RIP is past the `out`.
     Port {

@@ -19,7 +19,7 @@ use memory::{Gpa, GuestMemory, Gva, PAGE_SIZE};
 use std::sync::Arc;
 
 /// Where the hardware stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stopped {
     /// In the driver's code.
     User,
@@ -117,6 +117,23 @@ impl Vm {
     #[must_use]
     pub fn has_sync_regs(&self) -> bool {
         self.sync_regs
+    }
+
+    /// Pages of the memory file that the CPU wrote since the last call, as
+    /// words of a bitmap; bit 0 of the first is the first page.
+    ///
+    /// # Errors
+    /// [`VmError::Kvm`].
+    pub fn written(&self) -> Result<Vec<u64>, VmError> {
+        let mut words = Vec::new();
+        for (number, slot) in self.memory.slots().iter().enumerate() {
+            let log = self
+                .fd
+                .get_dirty_log(number as u32, slot.size as usize)
+                .map_err(VmError::kvm("KVM_GET_DIRTY_LOG"))?;
+            words.extend(log);
+        }
+        Ok(words)
     }
 
     /// Run the driver's code up to its next trap.

@@ -12,7 +12,7 @@ use journal::event::{self, ContextId};
 use queue::Virtqueue;
 
 /// The transport's state. Plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transport {
     /// What the device offers; a copy, so that registers need no device.
     offered: u64,
@@ -35,7 +35,7 @@ pub struct Transport {
 }
 
 /// What a register write asks of the function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
     None,
     /// Status 0 was written.

@@ -18,6 +18,7 @@ use iommu::Dma;
 use journal::event::{self, ContextId, Event};
 use memory::{Iova, RequesterId};
 use std::cell::Cell;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use thiserror::Error;
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
@@ -28,7 +29,7 @@ pub const MAX_CHAIN: usize = 1024;
 
 /// Why a queue cannot go on. No address in it: the journal's fault event has
 /// that.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Hash)]
 pub enum RingError {
     /// The IOMMU refused an access to a ring.
     #[error("queue {0}: a ring access faulted")]
@@ -56,7 +57,7 @@ impl RingError {
 }
 
 /// A contiguous piece of a buffer, in device addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Segment {
     /// First byte.
     pub iova: Iova,
@@ -65,7 +66,7 @@ pub struct Segment {
 }
 
 /// One buffer that the driver made available.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Chain {
     /// Its queue.
     pub queue: u16,
@@ -85,6 +86,16 @@ pub struct Chain {
 pub(super) struct Virtqueue {
     pub(super) state: QueueState,
     pub(super) vector: u16,
+}
+
+impl Hash for Virtqueue {
+    /// virtio-queue's `QueueState` has no `Hash` of its own.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self { state, vector } = self;
+        (vector, state.max_size, state.size, state.ready).hash(hasher);
+        (state.next_avail, state.next_used, state.event_idx_enabled).hash(hasher);
+        (state.desc_table, state.avail_ring, state.used_ring).hash(hasher);
+    }
 }
 
 impl Virtqueue {

@@ -10,7 +10,7 @@ use journal::event::PageRun;
 use memory::{PAGE_SIZE, Pfn};
 
 /// What the device may reach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DomainMode {
     /// Everything: translation passes every address through, as for a
     /// driver that Windows does not isolate.
@@ -48,7 +48,7 @@ impl DomainMode {
 
 /// The registry value IOMMUFlags, under
 /// `HKLM\SYSTEM\CurrentControlSet\Control\GraphicsDrivers`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct IommuFlags(pub u32);
 
 impl IommuFlags {
@@ -104,7 +104,7 @@ impl IommuFlags {
 }
 
 /// What is done about an adapter's isolation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Plan {
     pub create: bool,
     pub map_all: bool,

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 const GRANULARITY: u64 = 0x1_0000;
 
 /// The section of the one physical adapter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Section {
     /// MaximumSize: a multiple of a page.
     pub maximum: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Section {
 }
 
 /// The section's pages, for the device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pinned {
     pub id: AllocationId,
     pub mdl: Gva,
@@ -37,7 +37,7 @@ pub(crate) struct Pinned {
 }
 
 /// A piece of the section, for the CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct View {
     pub base: Gva,
     /// Where in the section it starts.

@@ -12,7 +12,7 @@ use journal::Event;
 use memory::Gva;
 
 /// A call of Windows into the driver.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DriverCall {
     /// Name of the slot, for the journal.
     pub name: &'static str,
@@ -25,7 +25,7 @@ pub struct DriverCall {
 }
 
 /// What comes next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Progress {
     /// Call the driver; give the result to the next step.
     Call(DriverCall),
@@ -39,7 +39,7 @@ pub enum Progress {
 }
 
 /// Which call was made last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// None yet.
     Load,

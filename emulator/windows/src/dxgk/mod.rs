@@ -79,7 +79,7 @@ pub const REGISTER: &str = "DxgkInitialize";
 pub const REGISTER_DISPLAY_ONLY: &str = "DxgkInitializeDisplayOnlyDriver";
 
 /// What a driver registered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Miniport {
     /// Interface version it was built for.
     pub version: u32,
@@ -100,7 +100,7 @@ pub(crate) struct Miniport {
 }
 
 /// Memory that dxgkrnl tracks under a handle.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tracked {
     /// The allocation; of a mapped MDL, that of its first page, if it has one.
     pub id: Option<AllocationId>,
@@ -111,7 +111,7 @@ pub(crate) struct Tracked {
 }
 
 /// What the driver was given with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TrackedObject {
     /// An MDL, which dxgkrnl owns.
     Mdl(Gva),
@@ -122,7 +122,7 @@ pub(crate) enum TrackedObject {
 }
 
 /// A handle that was given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Freed {
     /// What it stood for.
     pub id: Option<AllocationId>,
@@ -131,7 +131,7 @@ pub(crate) struct Freed {
 }
 
 /// Everything dxgkrnl remembers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     /// The PCI function that the adapter is.
     pub(crate) device: RequesterId,

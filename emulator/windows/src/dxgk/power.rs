@@ -7,7 +7,7 @@ use crate::platform::Platform;
 use memory::Gva;
 
 /// Where the adapter's power is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Power {
     /// D0.
     #[default]

@@ -5,7 +5,7 @@ use memory::Gva;
 use std::collections::BTreeMap;
 
 /// Guest memory that is mapped for data, and stays so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Region {
     /// Its first byte, page-aligned.
     pub base: Gva,
@@ -14,7 +14,7 @@ pub struct Region {
 }
 
 /// What of a region is in use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Arena {
     region: Region,
     /// Bytes from the start that were handed out at some time.

@@ -12,7 +12,7 @@ const MAX_QUEUED: usize = 4096;
 
 /// A deferred routine to be called at DISPATCH_LEVEL as
 /// `routine(object, context, argument1, argument2)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Dpc {
     /// The KDPC.
     pub object: Gva,

@@ -25,7 +25,7 @@ const DXGKRNL_DEVICE: &str = "\\device\\dxgkrnl";
 const MAX_IRPS: usize = 256;
 
 /// The I/O manager's records.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Io {
     /// Where full WDDM drivers register; null until it is known.
     full: Gva,

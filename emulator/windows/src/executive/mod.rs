@@ -57,7 +57,7 @@ pub type Service = fn(&mut State, &mut dyn Platform, &Call) -> Outcome;
 type Answer = Result<Outcome, Outcome>;
 
 /// All that changes in the executive.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct State {
     irql: u8,
     /// The KPCR.

@@ -14,7 +14,7 @@ const KERNEL_HANDLES: u64 = 0xFFFF_FFFF_8000_0000;
 const MAX_HANDLES: usize = 4096;
 
 /// What a handle stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Handle {
     /// A thread, by number.
     Thread(u32),

@@ -19,7 +19,7 @@ const NORMAL_PRIORITY: i32 = 8;
 const SYSTEM_PROCESS: u64 = 4;
 
 /// A thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Thread {
     /// Its number; the first is 0.
     pub id: u32,

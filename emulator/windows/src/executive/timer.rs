@@ -11,7 +11,7 @@ use memory::Gva;
 const MAX_TIMERS: usize = 4096;
 
 /// A timer that is set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Timer {
     /// The KTIMER.
     pub object: Gva,

@@ -51,6 +51,14 @@ impl State {
         is_over.then_some(status)
     }
 
+    /// Would [`Self::try_satisfy`] end this wait now? Changes nothing.
+    #[must_use]
+    pub fn would_satisfy(&self, p: &dyn Platform, wait: &Wait) -> bool {
+        let signaled = |&object: &Gva| dispatcher::is_signaled(p, object).unwrap_or(false);
+        wait.until.is_some_and(|until| p.scenario().now() >= until)
+            || wait.objects.iter().any(signaled)
+    }
+
     /// The first of the wait's objects that is not there any more: freed
     /// while a thread waits for it.
     #[must_use]

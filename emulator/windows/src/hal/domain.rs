@@ -17,11 +17,11 @@ const PAGES: u64 = 1 << 36;
 const SELECTIVE_LIMIT: usize = 64;
 
 /// A domain: its id in context entries and descriptors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainId(pub u16);
 
 /// What a domain does with addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DomainKind {
     /// Nothing: its devices reach all memory.
     Passthrough,
@@ -30,7 +30,7 @@ pub enum DomainKind {
 }
 
 /// A domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Domain {
     pub kind: DomainKind,
     /// The top table; used for [`DomainKind::Translate`] only.
@@ -45,7 +45,7 @@ pub(super) struct Domain {
 
 /// A page can be mapped for several owners at once (two handles over one
 /// page): it stays until the last unmap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Mapped {
     count: u32,
     write: bool,

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 /// What the HAL remembers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// The remapping unit, once initialised.
     unit: Option<unit::Unit>,
@@ -44,7 +44,7 @@ pub struct State {
 }
 
 /// A known device.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Device {
     domain: Option<DomainId>,
     resources: Resources,

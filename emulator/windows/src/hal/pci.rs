@@ -12,7 +12,7 @@ use crate::platform::Platform;
 use memory::{Gpa, PAGE_SIZE, RequesterId};
 
 /// Device memory: a BAR where it was placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MemoryRange {
     /// Its number, 0–5.
     pub bar: u8,
@@ -25,7 +25,7 @@ pub struct MemoryRange {
 }
 
 /// A message of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessageVector {
     /// Its number: the entry of the MSI-X table.
     pub message: u32,
@@ -38,7 +38,7 @@ pub struct MessageVector {
 }
 
 /// What a device was given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources {
     /// Its BARs, ascending.
     pub memory: Vec<MemoryRange>,
@@ -52,7 +52,7 @@ static NOTHING: Resources = Resources {
 };
 
 /// Who a message is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Interrupt {
     /// A device's driver.
     Device {
@@ -66,7 +66,7 @@ pub enum Interrupt {
 }
 
 /// How far the windows for BARs are used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Windows {
     low: u64,
     high: u64,

@@ -17,7 +17,7 @@ const DEVICE: u64 = 3;
 const PAGES: u64 = 3;
 
 /// How an unmap goes about what hardware has cached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Invalidation {
     /// Have reads and writes in flight landed (DR, DW)?
     pub drain: bool,
@@ -35,7 +35,7 @@ impl Invalidation {
 
 /// Pages that one page-selective invalidation covers: `1 << mask` of them,
 /// from a multiple of that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block {
     /// The first page number.
     pub page: u64,
@@ -66,7 +66,7 @@ pub fn blocks(pages: &[u64], max_mask: u8) -> Vec<Block> {
 }
 
 /// A descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Request([u64; 2]);
 
 impl Request {
@@ -111,7 +111,7 @@ impl Request {
 }
 
 /// The queue of one page, and where wait descriptors write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Queue {
     frame: Pfn,
     status: Pfn,

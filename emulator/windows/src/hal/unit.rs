@@ -14,7 +14,7 @@ use memory::{Gpa, Pfn, RequesterId};
 pub(super) const PATIENCE: u32 = 1000;
 
 /// What is known of the remapping unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Unit {
     /// CAP.
     pub capabilities: u64,

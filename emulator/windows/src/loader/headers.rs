@@ -12,7 +12,7 @@ const MAX_SECTIONS: u16 = 96;
 const DIRECTORIES: usize = 16;
 
 /// One entry of the data directories.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Directory {
     pub rva: u32,
     pub size: u32,

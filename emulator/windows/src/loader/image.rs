@@ -160,7 +160,7 @@ impl Image {
 }
 
 /// An image at its base: what is to be mapped, and what is to be known.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct LoadedImage {
     /// File name.
     pub name: String,

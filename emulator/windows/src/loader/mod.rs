@@ -28,7 +28,7 @@ pub const MAX_FILE: u64 = 256 << 20;
 pub const MAX_IMAGE: u64 = 256 << 20;
 
 /// A section, as it is mapped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Section {
     /// Its name; unprintable characters are `?`.
     pub name: String,
@@ -43,7 +43,7 @@ pub struct Section {
 }
 
 /// What is imported.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Symbol {
     /// By name.
     Name(String),
@@ -61,7 +61,7 @@ impl std::fmt::Display for Symbol {
 }
 
 /// One slot of the import address table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Import {
     /// Which DLL, in lower case.
     pub dll: String,
@@ -72,7 +72,7 @@ pub struct Import {
 }
 
 /// An exported name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Export {
     /// The name.
     pub name: String,
@@ -81,7 +81,7 @@ pub struct Export {
 }
 
 /// What the load configuration leads to, as RVAs of 8-byte fields.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Guard {
     /// The `/GS` security cookie: to be set to a value nobody may foresee,
     /// neither 0 nor the linker's.

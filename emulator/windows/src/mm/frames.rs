@@ -20,7 +20,7 @@ pub const LAST_ID: AllocationId = AllocationId(u32::MAX - 2);
 pub const POISON: u64 = 0xdead_f4ee_dead_f4ee;
 
 /// State of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Frame {
     /// Can be given out.
     Free,
@@ -44,7 +44,7 @@ impl Frame {
 }
 
 /// Frames that a caller accepts, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     /// The lowest.
     pub low: Pfn,
@@ -75,7 +75,7 @@ impl Window {
 }
 
 /// Frames that were given out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Taken {
     /// The frames, ascending.
     pub frames: Vec<PageRun>,
@@ -107,7 +107,7 @@ pub fn count_frames(runs: &[PageRun]) -> u64 {
 }
 
 /// A gapless piece of RAM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Segment {
     first: u64,
     words: Vec<u32>,
@@ -132,7 +132,7 @@ impl Segment {
 }
 
 /// The allocator.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frames {
     segments: Vec<Segment>,
     quarantine: VecDeque<Pfn>,

@@ -55,7 +55,7 @@ impl MdlError {
 }
 
 /// An MDL's header as read from guest memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mdl {
     /// Where it is.
     pub address: Gva,
@@ -251,7 +251,7 @@ pub(super) fn write_slots(
 const MOST_BEYOND: u64 = 512;
 
 /// A system mapping of an MDL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mapping {
     /// First address of its range.
     pub base: Gva,

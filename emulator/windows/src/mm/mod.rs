@@ -41,7 +41,7 @@ use thiserror::Error;
 pub type Service = fn(&mut State, &mut dyn Platform, &Call, u8) -> Outcome;
 
 /// What memory Windows has to give.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Config {
     /// RAM above what the machine keeps for itself.
     pub frames: Vec<PageRun>,
@@ -50,7 +50,7 @@ pub struct Config {
 }
 
 /// Windows' memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     frames: Frames,
     space: space::Space,
@@ -73,7 +73,7 @@ pub struct State {
 }
 
 /// What an MDL structure was made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct MadeWith {
     /// The pages.
     allocation: AllocationId,
@@ -121,7 +121,7 @@ pub enum AllocFailure {
 }
 
 /// Something that is still allocated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Live {
     /// Which allocation.
     pub id: AllocationId,
@@ -138,7 +138,7 @@ pub struct Live {
 }
 
 /// What is allocated, for reports.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MemoryStats {
     /// Live allocations, by id.
     pub live: Vec<Live>,

@@ -15,7 +15,7 @@ use memory::{Gva, PAGE_SIZE, Pfn};
 pub const MDL_TAG: u32 = u32::from_le_bytes(*b"Mdl ");
 
 /// A live page allocation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// How it was made.
     pub kind: AllocationKind,
@@ -32,7 +32,7 @@ pub struct Record {
 }
 
 /// What `MmAllocatePagesForMdlEx` and `DxgkCbAllocatePagesForMdl` take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PageRequest {
     /// First acceptable address.
     pub low: u64,
@@ -51,7 +51,7 @@ pub struct PageRequest {
 }
 
 /// Pages and the MDL that describes them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PageAllocation {
     /// The allocation.
     pub id: AllocationId,
@@ -63,7 +63,7 @@ pub struct PageAllocation {
 
 /// What `MmAllocateContiguousMemorySpecifyCache` and
 /// `DxgkCbAllocateContiguousMemory` take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ContiguousRequest {
     /// How much.
     pub bytes: u64,
@@ -80,7 +80,7 @@ pub struct ContiguousRequest {
 }
 
 /// Contiguous memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ContiguousAllocation {
     /// The allocation.
     pub id: AllocationId,

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 const REMEMBERED: usize = 1 << 14;
 
 /// A range of addresses that no longer leads anywhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Gone {
     /// What lay there.
     pub kind: Kind,
@@ -26,7 +26,7 @@ pub struct Gone {
 }
 
 /// What lay at addresses that lead nowhere now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A pool block.
     Pool {
@@ -79,7 +79,7 @@ impl Gone {
 }
 
 /// The ranges; none overlaps another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Past {
     ranges: BTreeMap<Gva, (u64, Gone)>,
     /// Bases and numbers of `ranges`, oldest first; some are gone from there.
@@ -121,7 +121,7 @@ impl Past {
 }
 
 /// What an address is that leads nowhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Absent {
     /// Something lay there.
     Gone(Gone),

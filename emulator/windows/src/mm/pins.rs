@@ -9,7 +9,7 @@ use journal::event::{PageRun, Subject};
 use std::collections::BTreeMap;
 
 /// What the device may reach through MDLs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pins {
     /// The MDLs, in the order in which they were mapped.
     list: Vec<Pin>,
@@ -17,7 +17,7 @@ pub(super) struct Pins {
     frames: BTreeMap<Pfn, u32>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pin {
     mdl: Gva,
     pages: Vec<PageRun>,

@@ -19,7 +19,7 @@ use memory::{Gva, PAGE_SIZE};
 use std::collections::BTreeMap;
 
 /// What is asked of pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// How much; 0 gives the smallest block.
     pub bytes: u64,
@@ -51,7 +51,7 @@ impl Shape {
 }
 
 /// A live block.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Block {
     /// Its allocation.
     pub id: AllocationId,
@@ -76,7 +76,7 @@ impl Block {
 }
 
 /// All blocks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pool {
     blocks: BTreeMap<Gva, Block>,
 }

@@ -19,7 +19,7 @@ const LIMIT: u64 = (1 << 38) / PAGE_SIZE;
 
 /// What system addresses are for. Windows places these regions at random
 /// within its half; ours are fixed, so that runs can be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Region {
     /// Pool blocks.
     Pool,
@@ -74,13 +74,13 @@ impl Region {
 }
 
 /// Addresses in use, by region.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Space {
     areas: BTreeMap<Region, Area>,
 }
 
 /// Page numbers are relative to the region's base.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Area {
     next: u64,
     /// First page and length.

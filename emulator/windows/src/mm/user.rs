@@ -12,7 +12,7 @@ use journal::event::{PageRun, Subject};
 use memory::{Gva, Pfn};
 
 /// A mapping of an MDL to user addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct UserMapping {
     pub mdl: Gva,
     /// The address that the driver got.

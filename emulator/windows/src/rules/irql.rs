@@ -5,7 +5,7 @@ use crate::call::Stop;
 use std::fmt;
 
 /// At which IRQLs a routine may be called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Irql {
     /// At this or below.
     AtMost(u8),

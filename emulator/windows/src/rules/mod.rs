@@ -40,7 +40,7 @@ macro_rules! rules {
 use rules;
 
 /// One rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// Its name: kebab case, and kept.
     pub id: &'static str,
@@ -63,7 +63,7 @@ pub struct Rule {
 }
 
 /// A bug check and its parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BugCheck {
     /// The code.
     pub code: u32,
@@ -72,7 +72,7 @@ pub struct BugCheck {
 }
 
 /// A parameter of a bug check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Parameter {
     /// Always this.
     Is(u64),
@@ -257,7 +257,7 @@ pub fn find(id: &str) -> Option<&'static Rule> {
 }
 
 /// A rule as it is printed: text, field by field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Row {
     /// `Rule::id`.
     pub id: &'static str,

@@ -18,7 +18,7 @@ use memory::Gva;
 const INTERRUPT: u64 = 1 << 9;
 
 /// Where an instruction puts its result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// A general-purpose register, of its own width.
     Register(Register),
@@ -27,7 +27,7 @@ pub enum Destination {
 }
 
 /// FS or GS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Segment {
     Fs,
@@ -36,7 +36,7 @@ pub enum Segment {
 
 /// What an instruction asks of the virtual processor. "Reads": the caller
 /// supplies [`Completion::value`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Privileged {
     /// Flags from the stack; bit 9 is the new interrupt flag.
     Popf {
@@ -253,7 +253,7 @@ impl Privileged {
 }
 
 /// What the virtual processor says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Completion {
     /// What the instruction reads; cut to its size.
     pub value: u64,
@@ -264,7 +264,7 @@ pub struct Completion {
 }
 
 /// An instruction that asks for something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Intercept {
     /// What.
     pub what: Privileged,

@@ -1,7 +1,7 @@
 use super::harness::*;
 use crate::vm::{Gpr, Protection, Trap};
 use iced_x86::code_asm::*;
-use memory::{Gva, Pfn};
+use memory::{Gva, Pfn, Tracker};
 
 /// Reads [rbx], then comes back to the host; forever.
 fn reader() -> Machine {
@@ -242,7 +242,10 @@ fn restored_address_space_is_the_old_one() {
     machine.run();
     let cpu = machine.vm.save_cpu().unwrap();
     let space = machine.space.save();
-    let image = machine.space.memory().save().unwrap();
+    let memory = machine.space.memory().clone();
+    let mut tracker = Tracker::new(&memory).unwrap();
+    machine.vm.written().unwrap();
+    let image = tracker.image().clone();
     for round in 0..20u32 {
         // Maps that did not exist, through page tables that did not exist.
         let fresh = Gva(0xffff_9000_0000_0000 + (u64::from(round) << 30));
@@ -252,8 +255,10 @@ fn restored_address_space_is_the_old_one() {
         assert!(matches!(machine.run(), Trap::Port { .. }));
         machine.space.unmap(DATA).unwrap();
 
-        machine.space.memory().restore(&image).unwrap();
-        machine.space.restore(&space);
+        let written = machine.vm.written().unwrap();
+        tracker.update(&memory, &written).unwrap();
+        let changed = tracker.restore(&memory, &image).unwrap();
+        machine.space.restore(&space, &changed);
         machine.vm.restore_cpu(&cpu).unwrap();
 
         assert!(matches!(machine.run(), Trap::Port { .. }));

@@ -45,7 +45,7 @@ struct Conversion {
     size: Size,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 enum Size {
     #[default]
     Plain,

@@ -30,7 +30,7 @@ const HARDWARE: &str = "\\Registry\\Machine\\System\\CurrentControlSet\\Enum\\PC
                         VEN_1AF4&DEV_1050\\0\\Device Parameters";
 
 /// The data of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Value {
     /// Its name as it was set.
     pub name: String,
@@ -83,7 +83,7 @@ impl Value {
 }
 
 /// Keys and values, by normalised path and name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Registry {
     keys: BTreeMap<String, BTreeMap<String, Value>>,
     /// `ServiceName` of the driver.

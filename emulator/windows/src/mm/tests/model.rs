@@ -56,7 +56,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     /// Pages for an MDL, which has its own entry.
     Pages,

@@ -1,0 +1,63 @@
+//! Why an exploration fails.
+
+use machine::MachineError;
+use std::path::PathBuf;
+use thiserror::Error;
+
+impl ExploreError {
+    /// Is it the input that is wrong?
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::Other { .. })
+            || matches!(
+                self,
+                Self::Machine(MachineError::Load(_) | MachineError::TooLittleMemory(_))
+            )
+    }
+}
+
+/// Why an exploration fails.
+#[derive(Debug, Error)]
+pub enum ExploreError {
+    /// The machine could not be made, or the host failed.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A run did not end as it did before.
+    #[error("the driver did not do the same twice at choice {choice}: {why}; please report this")]
+    NotDeterministic {
+        /// Which choice.
+        choice: u64,
+        /// What differed.
+        why: &'static str,
+    },
+    /// The results cannot be written.
+    #[error("cannot write {}: {error}; what was found so far is in it", path.display())]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The results of an earlier exploration cannot be read.
+    #[error("cannot read {}: {why}", path.display())]
+    Read {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// Results of another search.
+    #[error(
+        "{} is of another exploration ({what} differs); give another --out, or the same arguments",
+        path.display()
+    )]
+    Other {
+        /// Where.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+    /// A worker ended without a result.
+    #[error("a worker of the exploration panicked; please report this")]
+    Worker,
+}

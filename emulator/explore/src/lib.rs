@@ -1,0 +1,123 @@
+//! Searches the orders of device against driver for those that show a
+//! defect, and gives the shortest.
+//!
+//! A *schedule* is the default order with at most `bound` deviations, each at
+//! a choice of the scenario: the device waits or runs ahead, an interrupt or
+//! a DPC comes late, another thread gets the CPU, an allocation fails. (As
+//! CHESS bounds preemptions: Musuvathi and Qadeer, PLDI 2007.)
+//!
+//! The search is depth-first from snapshots, and deepens step by step: every
+//! schedule of one deviation comes before any of two, so that what is found
+//! first is shortest. It is cut into [`Unit`]s, one for each first deviation,
+//! which are independent of each other: results do not depend on how many
+//! workers share them, on the order in which these finish, or on the shard
+//! that a unit falls into.
+//!
+//! Two schedules are equivalent from the moment at which the whole machine is
+//! in the same state ([`machine::Machine::digest`]): the second is cut off
+//! there if the first was explored with as many deviations left. Independent
+//! actions commute into the same state, so this is a partial-order reduction
+//! that needs no footprint of anybody's, and cannot be wrong about one.
+#![forbid(unsafe_code)]
+
+mod defect;
+mod error;
+mod pool;
+mod results;
+mod told;
+mod walk;
+
+pub use defect::{Defect, Deviation, What};
+pub use error::ExploreError;
+pub use pool::{Progress, explore};
+pub use results::{Header, Line, Merged, Results, merge};
+pub use told::{json, junit};
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The digest by which a driver is known: XXH3-128, as hexadecimal digits.
+#[must_use]
+pub fn digest(driver: &[u8]) -> String {
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(driver))
+}
+
+/// What is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Most deviations of a schedule.
+    pub deviations: u32,
+    /// Cut off schedules that have become equivalent to others? Without, it
+    /// is the measure of what that saves.
+    pub reduce: bool,
+    /// This shard, from 0, and how many there are.
+    pub shard: (u32, u32),
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            deviations: 2,
+            reduce: true,
+            shard: (0, 1),
+        }
+    }
+}
+
+/// A piece of the search: all schedules that begin with this deviation, up to
+/// a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Unit {
+    /// Most deviations of its schedules, this one with them.
+    pub bound: u32,
+    /// The first; `None` for the default order itself.
+    pub first: Option<Deviation>,
+}
+
+/// What exploring a unit gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explored {
+    /// Schedules that were run, to their end or to where they were cut off.
+    pub runs: u64,
+    /// Those that were cut off, being equivalent to others from there on.
+    pub cut: u64,
+    /// Steps of the machine.
+    pub steps: u64,
+    /// Choices met.
+    pub choices: u64,
+    /// Distinct states met where something was to choose, in this unit.
+    pub states: u64,
+    /// Runs that the host's clock ended, which say nothing.
+    pub timeouts: u64,
+    /// The defects, by their identity; each with its shortest schedule.
+    pub defects: BTreeMap<String, Defect>,
+    /// Addresses of driver code seen: trap sites and their callers.
+    pub places: BTreeSet<u64>,
+}
+
+impl Explored {
+    /// Take in what another unit gave.
+    pub fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.cut += other.cut;
+        self.steps += other.steps;
+        self.choices += other.choices;
+        self.states += other.states;
+        self.timeouts += other.timeouts;
+        self.places.extend(other.places);
+        for (key, defect) in other.defects {
+            self.keep(key, defect);
+        }
+    }
+
+    /// Keep a defect, if it is new or its schedule is shorter.
+    pub(crate) fn keep(&mut self, key: String, defect: Defect) {
+        match self.defects.get_mut(&key) {
+            Some(known) if known.order() <= defect.order() => {}
+            Some(known) => *known = defect,
+            None => {
+                self.defects.insert(key, defect);
+            }
+        }
+    }
+}
