@@ -293,6 +293,62 @@ fn a_qemu_that_is_killed_is_a_clear_end() {
     assert!(json(out.path())["findings"].as_array().unwrap().is_empty());
 }
 
+/// The QEMU that would be used.
+fn program() -> String {
+    let output = dmasan()
+        .args(["qemu", "--dry-run"])
+        .arg(config("linux-intel-iommu"))
+        .output();
+    let (code, stdout, stderr) = told(&output.unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+    stdout.split(' ').next().unwrap().to_owned()
+}
+
+/// Run a machine by a QEMU whose arguments are changed: `from` becomes `to`.
+fn run_changed(from: &str, to: &str) -> (Option<i32>, String) {
+    use std::os::unix::fs::PermissionsExt;
+    let out = tempfile::tempdir().unwrap();
+    let wrapper = out.path().join("changed-qemu");
+    let program = program();
+    let script = format!("#!/bin/bash\nexec {program} \"${{@//{from}/{to}}}\"\n");
+    std::fs::write(&wrapper, script).unwrap();
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&wrapper, mode).unwrap();
+    let output = dmasan()
+        .args(["qemu", "--seconds", "60", "--out"])
+        .arg(out.path())
+        .arg("--qemu")
+        .arg(&wrapper)
+        .arg(config("linux-intel-iommu"))
+        .output();
+    let (code, stdout, stderr) = told(&output.unwrap());
+    (code, stdout + &stderr)
+}
+
+#[test]
+#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
+fn guest_memory_that_is_private_is_refused() {
+    let (code, said) = run_changed("share=on", "share=off");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("share=on"), "{said}");
+}
+
+#[test]
+#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
+fn guest_memory_that_can_be_cut_short_is_refused() {
+    let (code, said) = run_changed("seal=on", "seal=off");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("seal=on"), "{said}");
+}
+
+#[test]
+#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
+fn a_qemu_that_does_not_start_says_why() {
+    let (code, said) = run_changed("intel-iommu", "no-such-iommu");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("no-such-iommu"), "{said}");
+}
+
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn a_dry_run_prints_the_command_line_and_starts_nothing() {
