@@ -6,6 +6,7 @@ mod findings;
 mod mirror;
 mod properties;
 mod silence;
+mod stale;
 mod watch;
 
 use crate::{AccessFacts, Finding, Kind, Ledger};
