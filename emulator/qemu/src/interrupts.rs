@@ -5,7 +5,7 @@ use crate::message::Errno;
 use crate::spec::uapi;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs::read_link;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What a SET_IRQS changed in what the device must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) struct Interrupts {
     /// INTx masks itself as it fires (VFIO_IRQ_INFO_AUTOMASKED): until the
     /// client says that the guest has seen it.
     intx_masked: bool,
+    /// Signalled when the guest has seen it: how KVM says so by itself.
+    unmask: Option<OwnedFd>,
     vectors: Vec<Option<OwnedFd>>,
 }
 
@@ -40,6 +42,7 @@ impl Interrupts {
         Self {
             intx: None,
             intx_masked: false,
+            unmask: None,
             vectors: (0..vectors).map(|_| None).collect(),
         }
     }
@@ -79,8 +82,18 @@ impl Interrupts {
         }
     }
 
-    /// INTx# is asserted.
-    pub fn level(&mut self) {
+    /// INTx# is asserted, or is not.
+    pub fn level(&mut self, asserted: bool) {
+        let seen = self.unmask.as_ref().is_some_and(|file| {
+            // Never waits: event files were made so when they came.
+            rustix::io::read(file, &mut [0u8; 8]).is_ok()
+        });
+        if seen {
+            self.intx_masked = false;
+        }
+        if !asserted {
+            return;
+        }
         if let Some(file) = self.intx.as_ref().filter(|_| !self.intx_masked) {
             self.intx_masked = true;
             signal(file);
@@ -112,7 +125,7 @@ impl Interrupts {
                 }
                 Ok(Changed::Nothing)
             }
-            // A file that unmasks would have to be watched; the message does.
+            uapi::VFIO_IRQ_SET_ACTION_UNMASK if with_files => self.watch(irqs),
             _ if with_files => Err(Errno::NOTSUP),
             uapi::VFIO_IRQ_SET_ACTION_MASK => self.mask(&irqs, kind, true),
             uapi::VFIO_IRQ_SET_ACTION_UNMASK => self.mask(&irqs, kind, false),
@@ -141,6 +154,21 @@ impl Interrupts {
             *place = Some(file);
         }
         Ok(Changed::Vectors)
+    }
+
+    /// A file that unmasks INTx, or none any more.
+    fn watch(&mut self, irqs: SetIrqs<'_>) -> Result<Changed, Errno> {
+        let one = irqs.files.len() <= 1 && irqs.files.iter().all(is_event);
+        if irqs.index != uapi::VFIO_PCI_INTX_IRQ_INDEX || !one {
+            return Err(Errno::INVAL);
+        }
+        self.unmask = irqs.files.into_iter().next();
+        Ok(Changed::Nothing)
+    }
+
+    /// The file to wait for beside the socket.
+    pub fn watched(&self) -> Option<BorrowedFd<'_>> {
+        self.unmask.as_ref().map(AsFd::as_fd)
     }
 
     fn disconnect(&mut self, index: u32, start: u32, end: u32) {

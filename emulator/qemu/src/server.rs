@@ -200,7 +200,9 @@ impl Server {
             if !busy && steps == 0 {
                 let due = self.board.idle_for().map(Duration::from_nanos);
                 let limit = due.map_or(LOOK, |due| due.min(LOOK));
-                wait(&[connection.fd(), self.wake.as_fd()], Some(limit))?;
+                let files = [connection.fd(), self.wake.as_fd()].into_iter();
+                let files: Vec<_> = files.chain(self.board.watched()).collect();
+                wait(&files, Some(limit))?;
                 // Whatever it was, the next round sees it.
                 let _ = rustix::io::read(&*self.wake, &mut [0u8; 8]);
             }

@@ -18,7 +18,7 @@ use journal::Journal;
 use journal::event::{Begin, End, Event};
 use memory::{GuestMemory, Iova, PAGE_SIZE};
 use scenario::{Plan, Scenario};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 /// BAR of the transport, and where the device status is in it (virtio 1.2
@@ -159,9 +159,12 @@ impl Board {
                 self.interrupts.message(message.data);
             }
         }
-        if self.gpu.function().intx() {
-            self.interrupts.level();
-        }
+        self.interrupts.level(self.gpu.function().intx());
+    }
+
+    /// A file of the client's that wakes the device.
+    pub fn watched(&self) -> Option<BorrowedFd<'_>> {
+        self.interrupts.watched()
     }
 
     /// Accesses that the guest's IOMMU would refuse, for it to hear of.

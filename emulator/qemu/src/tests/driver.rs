@@ -49,6 +49,14 @@ fn msix(peer: &mut Peer, enabled: bool) {
     peer.call(spec::REGION_WRITE, &control).unwrap();
 }
 
+/// The doorbell of queue 0, by a message that wants no reply.
+fn ring(peer: &Peer) {
+    let doorbell = [region(NOTIFY, 0, 2), vec![0, 0]].concat();
+    let mut bytes = message::command(1, spec::REGION_WRITE, &doorbell);
+    bytes[8] |= spec::NO_REPLY as u8;
+    peer.raw(&bytes, &[]);
+}
+
 #[test]
 fn a_ring_that_is_not_mapped_stops_the_device_and_interrupts_by_its_vector() {
     let mut peer = Peer::agreed();
@@ -58,10 +66,7 @@ fn a_ring_that_is_not_mapped_stops_the_device_and_interrupts_by_its_vector() {
         .unwrap();
     msix(&mut peer, true);
     start(&mut peer, 0x9_0000);
-    let doorbell = [region(NOTIFY, 0, 2), vec![0, 0]].concat();
-    let mut bytes = message::command(1, spec::REGION_WRITE, &doorbell);
-    bytes[8] |= spec::NO_REPLY as u8;
-    peer.raw(&bytes, &[]);
+    ring(&peer);
     // The client is asked to read the ring, so that the guest hears of it.
     let (header, body) = peer.receive();
     assert_eq!(header.command, spec::DMA_READ);
@@ -78,15 +83,28 @@ fn intx_fires_once_until_it_is_unmasked() {
     peer.call_with(spec::DEVICE_SET_IRQS, &connect, &[file.as_fd()])
         .unwrap();
     start(&mut peer, 0x9_0000);
-    let doorbell = [region(NOTIFY, 0, 2), vec![0, 0]].concat();
-    let mut bytes = message::command(1, spec::REGION_WRITE, &doorbell);
-    bytes[8] |= spec::NO_REPLY as u8;
-    peer.raw(&bytes, &[]);
+    ring(&peer);
     assert_eq!(peer.receive().0.command, spec::DMA_READ);
     assert!(signalled(&file));
     assert_eq!(signals(&file), 0);
     // Still asserted: the guest has not read the status.
     let unmask = words(&[20, 1 | 16, 0, 0, 1]);
     peer.call(spec::DEVICE_SET_IRQS, &unmask).unwrap();
+    assert!(signalled(&file));
+}
+
+#[test]
+fn intx_fires_again_when_its_file_says_that_it_was_seen() {
+    let mut peer = Peer::agreed();
+    let (file, unmask) = (event(), event());
+    for (action, file) in [(32, &file), (16, &unmask)] {
+        let connect = words(&[20, 4 | action, 0, 0, 1]);
+        peer.call_with(spec::DEVICE_SET_IRQS, &connect, &[file.as_fd()])
+            .unwrap();
+    }
+    start(&mut peer, 0x9_0000);
+    ring(&peer);
+    assert!(signalled(&file));
+    rustix::io::write(&unmask, &1u64.to_ne_bytes()).unwrap();
     assert!(signalled(&file));
 }
