@@ -2,7 +2,7 @@
 //! invalidations.
 
 use super::*;
-use crate::{Party};
+use crate::Party;
 
 #[test]
 fn cached_access_after_the_entry_was_cleared_is_stale() {
