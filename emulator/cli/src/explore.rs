@@ -108,7 +108,12 @@ pub fn merge(arguments: &Merge) -> Result<u8, CliError> {
         (&merged.header, &merged.total),
         (arguments.json.as_deref(), arguments.junit.as_deref()),
     )?;
-    Ok(u8::from(!merged.total.defects.is_empty()))
+    Ok(match (merged.total.defects.is_empty(), whole) {
+        (false, _) => 1,
+        (true, true) => 0,
+        // What is not there cannot be clean.
+        (true, false) => 2,
+    })
 }
 
 fn check_outputs(json: Option<&Path>, junit: Option<&Path>) -> Result<(), CliError> {

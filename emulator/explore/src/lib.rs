@@ -25,6 +25,8 @@ mod error;
 mod pool;
 mod results;
 mod told;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use defect::{Defect, Deviation, What};

@@ -1,0 +1,201 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use proptest::prelude::*;
+use std::path::Path;
+
+fn header() -> Header {
+    Header {
+        version: "1".into(),
+        driver: "a.sys".into(),
+        digest: digest(b"a driver"),
+        arguments: vec!["Name=value".into()],
+        scenario: "name = \"default\"\n".into(),
+        bounds: Bounds::default(),
+    }
+}
+
+fn deviation(number: u64, take: u32) -> Deviation {
+    Deviation {
+        number,
+        take,
+        what: What::Device,
+        at: Some(number * 1000),
+    }
+}
+
+fn unit(bound: u32, number: u64) -> Unit {
+    Unit {
+        bound,
+        first: Some(deviation(number, 1)),
+    }
+}
+
+fn found(schedule: Vec<Deviation>) -> Explored {
+    Explored {
+        runs: 3,
+        cut: 1,
+        defects: [(
+            "kind stack".to_owned(),
+            Defect {
+                finding: "dma-use-after-free".into(),
+                summary: "a read".into(),
+                schedule,
+            },
+        )]
+        .into(),
+        places: [1, 2].into(),
+        ..Explored::default()
+    }
+}
+
+fn write(folder: &Path, name: &str, header: Header, units: &[(Unit, Explored)]) -> std::path::PathBuf {
+    let path = folder.join(name);
+    let mut results = Results::open(&path, header).unwrap();
+    for (unit, explored) in units {
+        results.keep(*unit, explored.clone()).unwrap();
+    }
+    path
+}
+
+#[test]
+fn results_are_taken_up_where_they_were_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "r", header(), &[(unit(1, 4), found(vec![]))]);
+
+    let results = Results::open(&path, header()).unwrap();
+
+    assert!(results.has(unit(1, 4)));
+    assert!(!results.has(unit(2, 4)), "a deeper bound is another unit");
+    assert_eq!(results.total().runs, 3);
+}
+
+#[test]
+fn a_torn_last_line_is_a_unit_to_walk_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let units = [(unit(1, 4), found(vec![])), (unit(1, 5), found(vec![]))];
+    let path = write(folder.path(), "r", header(), &units);
+    let text = std::fs::read_to_string(&path).unwrap();
+    for cut in 1..text.lines().last().unwrap().len() {
+        std::fs::write(&path, &text[..text.len() - cut]).unwrap();
+
+        let mut results = Results::open(&path, header()).unwrap();
+
+        assert!(results.has(unit(1, 4)) && !results.has(unit(1, 5)));
+        results.keep(unit(1, 5), found(vec![])).unwrap();
+        drop(results);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
+#[test]
+fn results_of_another_exploration_are_refused_by_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "r", header(), &[]);
+    let other = |change: fn(&mut Header)| {
+        let mut header = header();
+        change(&mut header);
+        Results::open(&path, header).unwrap_err().to_string()
+    };
+    for (says, error) in [
+        ("the driver", other(|h| h.digest = digest(b"another"))),
+        ("the scenario", other(|h| h.scenario.clear())),
+        ("an argument", other(|h| h.arguments.clear())),
+        ("--no-reduction", other(|h| h.bounds.reduce = false)),
+        ("--shard", other(|h| h.bounds.shard = (1, 2))),
+    ] {
+        assert!(error.contains(says), "{error} instead of {says}");
+    }
+    // A larger bound goes on from a smaller one.
+    let mut deeper = header();
+    deeper.bounds.deviations = 3;
+    Results::open(&path, deeper).unwrap();
+}
+
+#[test]
+fn bad_results_are_refused_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "r", header(), &[(unit(1, 4), found(vec![]))]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = |n: usize| text.lines().nth(n).unwrap();
+    for (bad, says) in [
+        (format!("{}\n", line(1)), "line 1"),
+        (format!("{}\nno JSON\n", line(0)), "line 2"),
+        (format!("{}\n{}\n", line(0), line(0)), "line 2"),
+        (String::new(), "no result"),
+    ] {
+        std::fs::write(&path, bad).unwrap();
+        let error = Results::open(&path, header()).unwrap_err();
+        assert!(error.is_input());
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn shards_join_in_any_order_and_the_missing_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = |index| {
+        let mut header = header();
+        header.bounds.shard = (index, 3);
+        header
+    };
+    let long = found(vec![deviation(4, 1), deviation(9, 2)]);
+    let short = found(vec![deviation(5, 1)]);
+    let a = write(folder.path(), "a", shard(0), &[(unit(2, 4), long)]);
+    let b = write(folder.path(), "b", shard(2), &[(unit(1, 5), short)]);
+
+    let one = merge(&[a.clone(), b.clone()]).unwrap();
+    let other = merge(&[b, a]).unwrap();
+
+    assert_eq!(one, other);
+    assert_eq!(one.missing, [1]);
+    assert_eq!(one.total.runs, 6);
+    let defect = &one.total.defects["kind stack"];
+    assert_eq!(defect.schedule, [deviation(5, 1)], "the shorter is kept");
+}
+
+#[test]
+fn json_and_junit_tell_each_defect() {
+    let total = found(vec![deviation(5, 2)]);
+    let value: serde_json::Value =
+        serde_json::from_str(&json(&header(), &total, (1, 2, 3), true)).unwrap();
+    assert_eq!(value["defects"][0]["finding"], "dma-use-after-free");
+    assert_eq!(value["defects"][0]["schedule"][0]["take"], 2);
+    let junit = junit(&header(), &total);
+    assert!(junit.contains("failures=\"1\""), "{junit}");
+    assert!(junit.contains("choice 5: the device waits until the driver does"));
+}
+
+fn any_explored() -> impl Strategy<Value = Explored> {
+    let defect = prop::collection::vec((0u64..4, 1u32..3), 0..3).prop_map(|schedule| Defect {
+        finding: "hang".into(),
+        summary: String::new(),
+        schedule: schedule.into_iter().map(|(n, t)| deviation(n, t)).collect(),
+    });
+    let defects = prop::collection::btree_map("[ab]", defect, 0..3);
+    (0u64..9, defects, prop::collection::btree_set(0u64..9, 0..4)).prop_map(
+        |(runs, defects, places)| Explored {
+            runs,
+            defects,
+            places,
+            ..Explored::default()
+        },
+    )
+}
+
+proptest! {
+    /// Workers and shards finish in any order.
+    #[test]
+    fn what_was_explored_adds_up_in_any_order(
+        parts in prop::collection::vec(any_explored(), 0..6),
+    ) {
+        let sum = |parts: &[Explored]| {
+            let mut sum = Explored::default();
+            for part in parts { sum.add(part.clone()); }
+            sum
+        };
+        let forward = sum(&parts);
+        let backward: Vec<_> = parts.into_iter().rev().collect();
+        prop_assert_eq!(forward, sum(&backward));
+    }
+}
