@@ -24,9 +24,9 @@ mod defect;
 mod error;
 mod pool;
 mod results;
-mod told;
 #[cfg(test)]
 mod tests;
+mod told;
 mod walk;
 
 pub use defect::{Defect, Deviation, What};

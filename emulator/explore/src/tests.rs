@@ -49,7 +49,12 @@ fn found(schedule: Vec<Deviation>) -> Explored {
     }
 }
 
-fn write(folder: &Path, name: &str, header: Header, units: &[(Unit, Explored)]) -> std::path::PathBuf {
+fn write(
+    folder: &Path,
+    name: &str,
+    header: Header,
+    units: &[(Unit, Explored)],
+) -> std::path::PathBuf {
     let path = folder.join(name);
     let mut results = Results::open(&path, header).unwrap();
     for (unit, explored) in units {
