@@ -251,6 +251,23 @@ fn a_driver_is_unbound_and_bound_again_and_the_guest_reboots() {
 
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
+fn a_killed_dmasan_leaves_no_qemu_and_a_journal_that_can_be_read() {
+    let mut guest = Guest::ready("linux-intel-iommu");
+    let id = std::fs::read_to_string(guest.out.path().join("qemu.pid")).unwrap();
+    guest.kill();
+    let process = PathBuf::from(format!("/proc/{}", id.trim()));
+    let until = Instant::now() + SOON;
+    while process.exists() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!process.exists(), "QEMU {id} goes on");
+    let journal = guest.out.path().join("journal");
+    let (code, stdout, stderr) = told(&dmasan().arg("report").arg(journal).output().unwrap());
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+}
+
+#[test]
+#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn an_access_outside_is_found_and_raises_the_guests_own_fault() {
     let mut guest = Guest::ready("linux-intel-iommu");
     let (code, said) = guest.ctl(&["read", "0x20000000", "4"]);

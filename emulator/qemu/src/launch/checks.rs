@@ -87,6 +87,15 @@ fn examine(program: &Path) -> Result<String, String> {
     }
 }
 
+/// Does this QEMU know how to end with the process that started it? Newer
+/// than the device.
+pub(super) fn ends_with_parent(program: &Path) -> bool {
+    let output = Command::new(program).arg("-help").output();
+    output.is_ok_and(|output| {
+        String::from_utf8_lossy(&output.stdout).contains("exit-with-parent=on|off")
+    })
+}
+
 /// Major and minor of a version.
 pub(super) fn parse_version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split('.').map(str::parse);

@@ -59,6 +59,9 @@ pub(super) fn line(plan: &Plan) -> Vec<String> {
     line.option("-nodefaults", "");
     firmware(plan, &mut line);
     boot(plan, &mut line);
+    if plan.ends_with_us {
+        line.option("-run-with", "exit-with-parent=on");
+    }
     line.option("-qmp", socket(&plan.qmp()));
     line.option(
         "-chardev",

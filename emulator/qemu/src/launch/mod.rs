@@ -74,6 +74,8 @@ pub struct Plan {
     description: Description,
     qemu: PathBuf,
     version: String,
+    /// Can QEMU be told to end when we do, however that comes?
+    ends_with_us: bool,
     kvm: bool,
     firmware: Option<(PathBuf, PathBuf)>,
     swtpm: Option<PathBuf>,
@@ -93,6 +95,7 @@ impl Plan {
     ) -> Result<Self, LaunchError> {
         let out = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
         let (qemu, version) = checks::find_qemu(qemu)?;
+        let ends_with_us = checks::ends_with_parent(&qemu);
         let kvm = checks::kvm(description.machine.accelerator)?;
         checks::files(&description)?;
         let prefix = qemu.parent().map(Path::to_owned).unwrap_or_default();
@@ -105,6 +108,7 @@ impl Plan {
             description,
             qemu,
             version,
+            ends_with_us,
             kvm,
             firmware,
             swtpm,
