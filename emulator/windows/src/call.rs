@@ -146,4 +146,8 @@ pub struct Wait {
     pub all: bool,
     /// Virtual time at which the wait gives up, if ever.
     pub until: Option<u64>,
+    /// Who waits: a mutex is its own then.
+    pub thread: u32,
+    /// The one object is a fast mutex: the IRQL before the wait.
+    pub fast_mutex: Option<u8>,
 }

@@ -117,11 +117,28 @@ impl Machine {
             value,
         });
         let irql = self.windows.executive.irql();
-        if irql != frame.called_at
-            && let Some(end) =
-                self.bug_check(processor::irql_left(frame.name, frame.called_at, irql))?
-        {
-            return Ok(Some(end));
+        let is_thread = matches!(frame.purpose, Purpose::Thread);
+        if irql != frame.called_at {
+            let worker = self.windows.executive.worker_at_irql(irql);
+            let stop = worker
+                .filter(|_| is_thread)
+                .unwrap_or_else(|| processor::irql_left(frame.name, frame.called_at, irql));
+            if let Some(end) = self.bug_check(stop)? {
+                return Ok(Some(end));
+            }
+        }
+        if self.thread().frames.is_empty() {
+            let executive = &mut self.windows.executive;
+            let current = executive.current_thread();
+            let left = match executive.thread(current) {
+                Some(thread) if is_thread && thread.item.is_none() => executive.ends_with(current),
+                _ => executive.apcs_left(frame.name),
+            };
+            if let Some(stop) = left
+                && let Some(end) = self.bug_check(stop)?
+            {
+                return Ok(Some(end));
+            }
         }
         self.windows
             .executive
@@ -156,7 +173,13 @@ impl Machine {
                     .emit(Event::Return { function, value });
                 self.give(value)?;
             }
-            Purpose::Thread => self.end_thread()?,
+            Purpose::Thread => {
+                self.end_thread()?;
+                // A worker may have got its next item already: the others
+                // have their turn first.
+                self.start_threads()?;
+                self.switch_to(0)?;
+            }
         }
         Ok(None)
     }
@@ -177,7 +200,10 @@ impl Machine {
     /// A thread on the stack of one that has ended, if there is one, as
     /// Windows keeps stacks for the next thread; else on a new one.
     fn new_thread(&mut self, index: usize) -> Result<Thread, MachineError> {
-        let over = |n: usize, t: &Thread| t.ended && n != self.state.current;
+        let executive = &self.windows.executive;
+        // A worker keeps its own for its next item.
+        let worker = |n: usize| (executive.thread(n as u32)).is_some_and(|t| t.item.is_some());
+        let over = |n: usize, t: &Thread| t.ended && n != self.state.current && !worker(n);
         let threads = &self.state.threads;
         let left = threads.iter().enumerate().find_map(|(n, thread)| {
             let taken = threads
@@ -202,25 +228,33 @@ impl Machine {
         Ok(thread)
     }
 
-    /// Threads that the last call created: each gets a stack and a first
+    /// Threads that the last call created, or gave work: each gets a stack and a first
     /// frame, and runs when the current one waits.
     fn start_threads(&mut self) -> Result<(), MachineError> {
-        while let Some(start) = self
-            .windows
-            .executive
-            .thread(self.state.threads.len() as u32)
-            .cloned()
-        {
-            let index = self.state.threads.len();
-            let thread = self.new_thread(index)?;
-            self.state.threads.push(thread);
+        let threads = &self.state.threads;
+        let is_new = |t: &&windows::executive::Thread| match threads.get(t.id as usize) {
+            None => true,
+            // A worker with its next item.
+            Some(thread) => thread.ended && t.ended.is_none(),
+        };
+        let all = self.windows.executive.threads().iter();
+        let new: Vec<_> = all.filter(is_new).cloned().collect();
+        for start in new {
+            let index = start.id as usize;
+            match self.state.threads.get_mut(index) {
+                Some(thread) => *thread = Thread::new(thread.stack),
+                None => {
+                    let thread = self.new_thread(index)?;
+                    self.state.threads.push(thread);
+                }
+            }
             let back = self.state.current;
             self.switch_to(index)?;
             self.enter(
                 &DriverCall {
                     name: "system thread",
                     routine: start.start,
-                    arguments: vec![start.context],
+                    arguments: start.arguments,
                     irql: 0,
                 },
                 Purpose::Thread,

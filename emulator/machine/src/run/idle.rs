@@ -29,6 +29,18 @@ impl Machine {
             self.switch_to(0)?;
             return Ok(None);
         }
+        // Workers run between the driver's routines, and before it is
+        // unloaded: Windows holds its device for their items.
+        let is_worker = |index: usize| {
+            let thread = self.windows.executive.thread(index as u32);
+            thread.is_some_and(|thread| thread.item.is_some())
+        };
+        let mut threads = 1..self.state.threads.len();
+        if let Some(worker) = threads.find(|&index| is_worker(index) && self.is_ready(index)) {
+            self.satisfy(worker);
+            self.switch_to(worker)?;
+            return Ok(None);
+        }
         let Self {
             board,
             windows,

@@ -115,7 +115,7 @@ impl Machine {
         }
     }
 
-    fn is_ready(&self, index: usize) -> bool {
+    pub(super) fn is_ready(&self, index: usize) -> bool {
         let thread = &self.state.threads[index];
         match &thread.waiting {
             None => thread.ready(),

@@ -34,6 +34,11 @@ fn kind(p: &dyn Platform, at: Gva) -> Result<u8, PlatformError> {
     Ok(byte[0] & 0x7f)
 }
 
+/// Is it a mutex?
+pub(super) fn is_mutex(p: &dyn Platform, at: Gva) -> Result<bool, PlatformError> {
+    Ok(kind(p, at)? == layout::MUTANT)
+}
+
 pub(super) fn signal(p: &dyn Platform, at: Gva) -> Result<i32, PlatformError> {
     Ok(p.read_u32(field(at, layout::SIGNAL)?)?.cast_signed())
 }
@@ -52,6 +57,7 @@ pub(super) fn check(p: &dyn Platform, name: &str, at: Gva) -> Result<(), Outcome
         kind,
         layout::NOTIFICATION_EVENT
             | layout::SYNCHRONIZATION_EVENT
+            | layout::MUTANT
             | layout::SEMAPHORE
             | layout::THREAD
             | layout::NOTIFICATION_TIMER
@@ -73,7 +79,7 @@ pub(super) fn is_signaled(p: &dyn Platform, at: Gva) -> Result<bool, PlatformErr
     Ok(signal(p, at)? > 0)
 }
 
-/// What the end of a wait does to the object.
+/// What the end of a wait does to the object, if it is no mutex.
 pub(super) fn consume(p: &mut dyn Platform, at: Gva) -> Result<(), PlatformError> {
     match kind(p, at)? {
         layout::SYNCHRONIZATION_EVENT | layout::SYNCHRONIZATION_TIMER => set_signal(p, at, 0),

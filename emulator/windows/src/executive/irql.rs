@@ -2,7 +2,7 @@
 
 use super::rules::unless;
 use super::spec::{irql, kpcr};
-use super::{Answer, State, narrow, success};
+use super::{Answer, State, narrow};
 use crate::rules::executive as rule;
 use crate::{Call, Outcome, Platform, PlatformError, Stop};
 use memory::Gva;
@@ -113,10 +113,4 @@ pub(super) fn lower(state: &mut State, p: &mut dyn Platform, call: &Call) -> Ans
     let level = narrow(call.argument(p, 0)?);
     let breach = state.lower(p, level)?;
     Ok(unless(breach, 0u64))
-}
-
-/// Routines that only nest (KeEnterCriticalRegion and its kind): there are no
-/// APCs here to hold back.
-pub(super) fn nest(_: &mut State, _: &mut dyn Platform, _: &Call) -> Answer {
-    success()
 }

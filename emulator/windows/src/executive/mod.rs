@@ -16,9 +16,11 @@ mod arena;
 mod bugcheck;
 mod dispatcher;
 mod dpc;
+mod fast_mutex;
 mod io;
 mod irql;
 mod list;
+mod mutex;
 mod object;
 mod print;
 mod processor;
@@ -36,6 +38,7 @@ mod timer;
 mod trace;
 mod version;
 mod wait;
+mod work;
 
 pub use arena::Region;
 pub use dpc::Dpc;
@@ -73,12 +76,15 @@ pub struct State {
     /// Queued KDPCs, next first.
     dpcs: VecDeque<Gva>,
     timers: Vec<timer::Timer>,
+    /// Mutexes that a thread holds, and which.
+    mutexes: BTreeMap<Gva, u32>,
     /// Named events, by name in lower case.
     events: BTreeMap<String, Gva>,
     /// Buffers that Rtl routines allocated.
     strings: BTreeSet<Gva>,
     registry: Registry,
     io: io::Io,
+    work: work::Work,
 }
 
 impl State {

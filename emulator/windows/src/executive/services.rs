@@ -1,7 +1,7 @@
 //! The routines, by the name a driver imports them under.
 
-use super::{Service, bugcheck, dispatcher, dpc, io, irql, list, object, print, registry};
-use super::{spinlock, strings, thread, time, timer, trace, version, wait};
+use super::{Service, bugcheck, dispatcher, dpc, fast_mutex, io, irql, list, mutex, object};
+use super::{print, registry, spinlock, strings, thread, time, timer, trace, version, wait, work};
 
 /// A row: the routine's own errors are outcomes too.
 macro_rules! row {
@@ -21,10 +21,12 @@ pub const SERVICES: &[(&str, Service)] = &[
     row!("KeRaiseIrqlToDpcLevel", irql::raise_to_dpc),
     row!("KeLowerIrql", irql::lower),
     row!("KfLowerIrql", irql::lower),
-    row!("KeEnterCriticalRegion", irql::nest),
-    row!("KeLeaveCriticalRegion", irql::nest),
-    row!("KeEnterGuardedRegion", irql::nest),
-    row!("KeLeaveGuardedRegion", irql::nest),
+    row!("KeEnterCriticalRegion", mutex::enter_critical),
+    row!("KeLeaveCriticalRegion", mutex::leave_critical),
+    row!("KeEnterGuardedRegion", mutex::enter_guarded),
+    row!("KeLeaveGuardedRegion", mutex::leave_guarded),
+    row!("KeAreApcsDisabled", mutex::are_apcs_disabled),
+    row!("KeAreAllApcsDisabled", mutex::are_all_apcs_disabled),
     // Spin locks
     row!("KeInitializeSpinLock", spinlock::initialize),
     row!("KeAcquireSpinLockRaiseToDpc", spinlock::acquire),
@@ -37,6 +39,21 @@ pub const SERVICES: &[(&str, Service)] = &[
     row!("ExInterlockedInsertHeadList", list::insert_head),
     row!("ExInterlockedInsertTailList", list::insert_tail),
     row!("ExInterlockedRemoveHeadList", list::remove_head),
+    // Fast and guarded mutexes
+    row!("ExAcquireFastMutex", fast_mutex::acquire),
+    row!("ExAcquireFastMutexUnsafe", fast_mutex::acquire_unsafe),
+    row!("ExTryToAcquireFastMutex", fast_mutex::try_acquire),
+    row!("ExReleaseFastMutex", fast_mutex::release),
+    row!("ExReleaseFastMutexUnsafe", fast_mutex::release_unsafe),
+    row!("KeInitializeGuardedMutex", fast_mutex::initialize),
+    row!("KeAcquireGuardedMutex", fast_mutex::acquire_guarded),
+    row!("KeAcquireGuardedMutexUnsafe", fast_mutex::acquire_unsafe),
+    row!(
+        "KeTryToAcquireGuardedMutex",
+        fast_mutex::try_acquire_guarded
+    ),
+    row!("KeReleaseGuardedMutex", fast_mutex::release_guarded),
+    row!("KeReleaseGuardedMutexUnsafe", fast_mutex::release_unsafe),
     // Dispatcher objects
     row!("KeInitializeEvent", dispatcher::initialize_event),
     row!("KeSetEvent", dispatcher::set_event),
@@ -46,7 +63,11 @@ pub const SERVICES: &[(&str, Service)] = &[
     row!("KeInitializeSemaphore", dispatcher::initialize_semaphore),
     row!("KeReleaseSemaphore", dispatcher::release_semaphore),
     row!("KeReadStateSemaphore", dispatcher::read_state),
+    row!("KeInitializeMutex", mutex::initialize),
+    row!("KeReleaseMutex", mutex::release),
+    row!("KeReadStateMutex", dispatcher::read_state),
     row!("KeWaitForSingleObject", wait::single),
+    row!("KeWaitForMutexObject", wait::single),
     row!("KeWaitForMultipleObjects", wait::multiple),
     row!("KeDelayExecutionThread", wait::delay),
     row!("IoCreateNotificationEvent", wait::create_notification_event),
@@ -128,6 +149,12 @@ pub const SERVICES: &[(&str, Service)] = &[
     row!("IoGetDeviceObjectPointer", io::get_device),
     row!("IoBuildDeviceIoControlRequest", io::build_request),
     row!("IofCallDriver", io::call_driver),
+    // Work items
+    row!("IoAllocateWorkItem", work::allocate),
+    row!("IoFreeWorkItem", work::free),
+    row!("IoQueueWorkItem", work::queue_io),
+    row!("IoQueueWorkItemEx", work::queue_io_ex),
+    row!("ExQueueWorkItem", work::queue_ex),
     // Printing and tracing
     row!("DbgPrint", print::dbg_print),
     row!("DbgPrintEx", print::dbg_print_ex),

@@ -95,6 +95,8 @@ pub mod dispatcher {
     pub const NOTIFICATION_EVENT: u8 = 0;
     /// Type of a synchronization event.
     pub const SYNCHRONIZATION_EVENT: u8 = 1;
+    /// Type of a mutex.
+    pub const MUTANT: u8 = 2;
     /// Type of a semaphore.
     pub const SEMAPHORE: u8 = 5;
     /// Type of a thread.
@@ -103,6 +105,15 @@ pub mod dispatcher {
     pub const NOTIFICATION_TIMER: u8 = 8;
     /// Type of a synchronization timer.
     pub const SYNCHRONIZATION_TIMER: u8 = 9;
+
+    /// KMUTANT.MutantListEntry.
+    pub const MUTANT_LIST: u64 = 0x18;
+    /// KMUTANT.OwnerThread.
+    pub const MUTANT_OWNER: u64 = 0x28;
+    /// KMUTANT.Abandoned; ApcDisable follows.
+    pub const MUTANT_ABANDONED: u64 = 0x30;
+    /// Bytes of a KMUTANT.
+    pub const MUTANT_SIZE: u64 = 0x38;
 
     /// KSEMAPHORE.Limit.
     pub const SEMAPHORE_LIMIT: u64 = 0x18;
@@ -117,6 +128,38 @@ pub mod dispatcher {
     pub const TIMER_PERIOD: u64 = 0x3C;
     /// Bytes of a KTIMER.
     pub const TIMER_SIZE: u64 = 0x40;
+}
+
+/// FAST_MUTEX, which a KGUARDED_MUTEX is too since Windows 8.
+pub mod fast_mutex {
+    /// Count: 1 while it is free.
+    pub const COUNT: u64 = 0;
+    /// Owner, a thread.
+    pub const OWNER: u64 = 8;
+    /// Contention.
+    pub const CONTENTION: u64 = 0x10;
+    /// Event, a KEVENT.
+    pub const EVENT: u64 = 0x18;
+    /// OldIrql.
+    pub const OLD_IRQL: u64 = 0x30;
+    /// Bytes of it.
+    pub const SIZE: u64 = 0x38;
+}
+
+/// WORK_QUEUE_ITEM and, of our own making after it, IO_WORKITEM.
+pub mod work {
+    /// WorkerRoutine; List, before it, is null while it is not queued.
+    pub const ROUTINE: u64 = 0x10;
+    /// Parameter.
+    pub const PARAMETER: u64 = 0x18;
+    /// The object of an IO_WORKITEM.
+    pub const IO_OBJECT: u64 = 0x28;
+    /// Bytes of an IO_WORKITEM.
+    pub const IO_SIZE: u64 = 0x40;
+    /// MaximumWorkQueue: the queues are below it.
+    pub const MAXIMUM_QUEUE: u64 = 7;
+    /// CustomPriorityWorkQueue: a priority is added to it.
+    pub const CUSTOM_PRIORITY: u64 = 32;
 }
 
 /// KDPC.
@@ -145,6 +188,8 @@ pub mod kdpc {
 pub mod io {
     /// IO_TYPE_DEVICE.
     pub const DEVICE_TYPE: u16 = 3;
+    /// IO_TYPE_DRIVER.
+    pub const DRIVER_TYPE: u16 = 4;
     /// Bytes of a DEVICE_OBJECT.
     pub const DEVICE_SIZE: u64 = 0x150;
     /// DEVICE_OBJECT.ReferenceCount.

@@ -3,11 +3,13 @@
 mod io;
 mod locks;
 mod machine;
+mod mutexes;
 mod objects;
 mod print;
 mod registry;
 mod strings;
 mod waits;
+mod work;
 
 use super::SERVICES;
 use super::spec::{kpcr, shared};

@@ -5,6 +5,7 @@
 
 use super::rules::{breach, unless};
 use super::spec::{dispatcher as layout, kpcr, kthread};
+use super::work::Job;
 use super::{Answer, Handle, State, dispatcher, field, pointer, success};
 use crate::rules::executive as rule;
 use crate::status::{INSUFFICIENT_RESOURCES, INVALID_PARAMETER, SUCCESS};
@@ -31,12 +32,18 @@ pub struct Thread {
     pub stack_base: Gva,
     /// The lowest byte of its stack.
     pub stack_limit: Gva,
-    /// What it runs: `start(context)`.
+    /// What it runs.
     pub start: Gva,
-    /// The argument.
-    pub context: u64,
+    /// With which arguments: at most four.
+    pub arguments: Vec<u64>,
     /// Its priority; nothing follows from it.
     pub priority: i32,
+    /// KernelApcDisable: below 0 while normal APCs are held back.
+    pub apcs: i16,
+    /// SpecialApcDisable: below 0 while all APCs are held back.
+    pub special_apcs: i16,
+    /// The work item that it runs, if it is one of the system's workers.
+    pub item: Option<Gva>,
     /// Its exit status, once it ended.
     pub ended: Option<u32>,
 }
@@ -124,14 +131,40 @@ impl State {
         }
         thread.ended = Some(status);
         let object = thread.object;
+        let worker = thread.item.is_some();
         dispatcher::set_signal(p, object, 1)?;
+        self.abandon_mutexes(p, id);
         // The reference that a running thread has on itself.
         self.release(object);
+        if worker {
+            self.start_workers(p)?;
+        }
         Ok(())
     }
 
+    /// A worker that has nothing to do has this.
+    pub(super) fn rearm(
+        &mut self,
+        p: &mut dyn Platform,
+        id: u32,
+        job: Job,
+    ) -> Result<(), PlatformError> {
+        let Some(thread) = self.threads.get_mut(id as usize) else {
+            return Ok(());
+        };
+        thread.start = job.routine;
+        thread.arguments = job.arguments;
+        thread.item = Some(job.item);
+        thread.name = format!("system worker {id}");
+        let (object, again) = (thread.object, thread.ended.take().is_some());
+        if again {
+            self.track(object);
+        }
+        dispatcher::set_signal(p, object, 0)
+    }
+
     /// A new thread, or `None` for lack of room.
-    fn make_thread(
+    pub(super) fn make_thread(
         &mut self,
         p: &mut dyn Platform,
         start: Gva,
@@ -158,8 +191,11 @@ impl State {
             stack_base: Gva(0),
             stack_limit: Gva(0),
             start,
-            context,
+            arguments: vec![context],
             priority: NORMAL_PRIORITY,
+            apcs: 0,
+            special_apcs: 0,
+            item: None,
             ended: None,
         });
         Ok(Some(id))
@@ -212,7 +248,7 @@ pub(super) fn terminate(state: &mut State, p: &mut dyn Platform, call: &Call) ->
         "PsTerminateSystemThread",
         u64::from(status),
     );
-    match breach {
+    match breach.or_else(|| state.ends_with(state.current)) {
         Some(stop) => Ok(Outcome::Stop(stop)),
         None => {
             state.end_thread(p, state.current, status)?;

@@ -17,26 +17,50 @@ impl State {
     /// them together, or of the time. An object that is no longer mapped ends nothing: see
     /// [`State::wait_faults`].
     pub fn try_satisfy(&mut self, p: &mut dyn Platform, wait: &Wait) -> Option<u32> {
-        let signaled =
-            |p: &dyn Platform, object| dispatcher::is_signaled(p, object).unwrap_or(false);
+        if let (Some(old_irql), Some(&mutex)) = (wait.fast_mutex, wait.objects.first()) {
+            let taken = self.take_fast_mutex(p, mutex, wait.thread, old_irql);
+            return taken.unwrap_or(false).then_some(SUCCESS);
+        }
+        let thread = wait.thread;
         if wait.all && !wait.objects.is_empty() {
             // None is taken before all can be.
-            if wait.objects.iter().all(|&object| signaled(p, object)) {
+            if (wait.objects.iter()).all(|&object| self.would_end(p, object, thread)) {
+                let mut abandoned = SUCCESS;
                 for &object in &wait.objects {
-                    let _ = dispatcher::consume(p, object);
+                    abandoned |= self.consume(p, object, thread);
                 }
-                return Some(SUCCESS);
+                return Some(abandoned);
             }
             return self.given_up(p, wait);
         }
-        for (index, &object) in wait.objects.iter().enumerate() {
-            if signaled(p, object) {
-                // Mapped a moment ago, and nobody ran since.
-                let _ = dispatcher::consume(p, object);
-                return u32::try_from(index).ok();
+        for (index, &object) in (0..).zip(&wait.objects) {
+            if self.would_end(p, object, thread) {
+                return Some(self.consume(p, object, thread) + index);
             }
         }
         self.given_up(p, wait)
+    }
+
+    /// Would a wait of the thread for the object end now? Not, if it is not
+    /// there.
+    fn would_end(&self, p: &dyn Platform, object: Gva, thread: u32) -> bool {
+        let ends = match dispatcher::is_mutex(p, object) {
+            Ok(true) => self.is_mutex_free(p, object, thread),
+            Ok(false) => dispatcher::is_signaled(p, object),
+            Err(error) => Err(error),
+        };
+        ends.unwrap_or(false)
+    }
+
+    /// What the end of a wait of the thread does to the object; STATUS_SUCCESS
+    /// or STATUS_ABANDONED. The object was mapped a moment ago, and nobody ran
+    /// since.
+    fn consume(&mut self, p: &mut dyn Platform, object: Gva, thread: u32) -> u32 {
+        let taken = match dispatcher::is_mutex(p, object) {
+            Ok(true) => self.take_mutex(p, object, thread),
+            _ => dispatcher::consume(p, object).map(|()| SUCCESS),
+        };
+        taken.unwrap_or(SUCCESS)
     }
 
     /// The status of a wait whose time is over.
@@ -54,9 +78,15 @@ impl State {
     /// Would [`Self::try_satisfy`] end this wait now? Changes nothing.
     #[must_use]
     pub fn would_satisfy(&self, p: &dyn Platform, wait: &Wait) -> bool {
-        let signaled = |&object: &Gva| dispatcher::is_signaled(p, object).unwrap_or(false);
-        wait.until.is_some_and(|until| p.scenario().now() >= until)
-            || wait.objects.iter().any(signaled)
+        if let (Some(_), Some(&mutex)) = (wait.fast_mutex, wait.objects.first()) {
+            return super::fast_mutex::is_free(p, mutex).unwrap_or(false);
+        }
+        let ends = |&object: &Gva| self.would_end(p, object, wait.thread);
+        let ended = match wait.all {
+            true => !wait.objects.is_empty() && wait.objects.iter().all(ends),
+            false => wait.objects.iter().any(ends),
+        };
+        ended || wait.until.is_some_and(|until| p.scenario().now() >= until)
     }
 
     /// The first of the wait's objects that is not there any more: freed
@@ -119,6 +149,9 @@ fn wait(
     let breach = irql_rule(state, name, timeout, first);
     for &object in &objects {
         dispatcher::check(p, name, object)?;
+        if let Some(stop) = state.mutex_limit(p, object)? {
+            return Ok(Outcome::Stop(stop.or_return(TIMEOUT)));
+        }
     }
     let until = match timeout {
         Timeout::Never => None,
@@ -129,6 +162,8 @@ fn wait(
         objects,
         all,
         until,
+        thread: state.current,
+        fast_mutex: None,
     };
     let now = state.try_satisfy(p, &wait);
     match (breach, now) {
@@ -189,9 +224,9 @@ pub(super) fn delay(state: &mut State, p: &mut dyn Platform, call: &Call) -> Ans
         Some(stop) => Ok(super::rules::unless(Some(stop), u64::from(SUCCESS))),
         None if until <= p.scenario().now() => success(),
         None => Ok(Outcome::Block(Wait {
-            objects: Vec::new(),
-            all: false,
             until: Some(until),
+            thread: state.current,
+            ..Wait::default()
         })),
     }
 }

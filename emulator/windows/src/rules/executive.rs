@@ -129,6 +129,7 @@ rules! {
             "KeClearEvent",
             "KeResetEvent",
             "KeReadStateEvent",
+            "KeReadStateMutex",
             "KeReadStateSemaphore",
             "KeReadStateTimer",
             "KeReleaseSemaphore",

@@ -12,12 +12,14 @@ pub(crate) mod dxgk;
 pub(crate) mod executive;
 pub(crate) mod hal;
 mod irql;
+pub(crate) mod locks;
 pub(crate) mod mapping;
 pub(crate) mod mm;
 pub(crate) mod pool;
 pub(crate) mod processor;
 #[cfg(test)]
 mod tests;
+pub(crate) mod work;
 
 pub use irql::Irql;
 
@@ -236,6 +238,8 @@ impl Rule {
 pub fn all() -> impl Iterator<Item = &'static Rule> {
     [
         executive::RULES,
+        locks::RULES,
+        work::RULES,
         mm::RULES,
         mapping::RULES,
         contiguous::RULES,

@@ -29,7 +29,10 @@ fn new_thread_is_recorded() {
     thread(&mut m);
 
     let made = m.state.thread(1).unwrap();
-    assert_eq!((made.start, made.context), (Gva(0x1111), 0x2222));
+    assert_eq!(
+        (made.start, made.arguments.as_slice()),
+        (Gva(0x1111), [0x2222].as_slice())
+    );
     assert_eq!(made.ended, None);
 }
 

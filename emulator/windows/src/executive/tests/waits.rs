@@ -61,6 +61,7 @@ fn synchronization_event_lets_one_through() {
         objects: vec![Gva(event)],
         all: false,
         until: None,
+        ..Wait::default()
     };
     assert_eq!(blocked, Outcome::Block(expected));
 }
@@ -98,6 +99,7 @@ fn timeouts_are_relative_absolute_or_zero() {
                 objects: vec![Gva(event)],
                 all: false,
                 until: Some(until),
+                ..Wait::default()
             }),
         };
         assert_eq!(outcome, expected, "{value}");
@@ -112,6 +114,7 @@ fn blocked_wait_ends_by_signal_or_time() {
         objects: vec![Gva(event)],
         all: false,
         until: Some(5_000),
+        ..Wait::default()
     };
 
     assert_eq!(m.state.try_satisfy(&mut m.p, &wait), None);
@@ -200,6 +203,7 @@ fn freed_object_of_a_wait_is_seen() {
         objects: vec![Gva(NOWHERE)],
         all: false,
         until: None,
+        ..Wait::default()
     };
 
     assert_eq!(m.state.try_satisfy(&mut m.p, &wait), None);
@@ -247,9 +251,8 @@ fn delay_waits_for_time_only() {
     let outcome = m.call("KeDelayExecutionThread", &[0, 0, interval]);
 
     let wait = Wait {
-        objects: vec![],
-        all: false,
         until: Some(1_000),
+        ..Wait::default()
     };
     assert_eq!(outcome, Outcome::Block(wait.clone()));
     m.p.scenario().advance(1_000);
@@ -352,6 +355,7 @@ fn a_wait_for_all_takes_none_before_all_are_signaled() {
         objects: vec![Gva(first), Gva(second)],
         all: true,
         until: None,
+        ..Wait::default()
     };
 
     assert_eq!(m.state.try_satisfy(&mut m.p, &wait), None);

@@ -2,6 +2,7 @@
 
 use super::world::{ADAPTER, World};
 use crate::Outcome;
+use crate::layout;
 use crate::rules::{Irql, Rule, all};
 use memory::PAGE_SIZE;
 
@@ -19,6 +20,48 @@ fn arguments(w: &mut World, routine: &str, rule: &str) -> Vec<u64> {
         "KeAcquireInStackQueuedSpinLock" => vec![w.word(0), w.space(0x18)],
         "KeSetEvent" => vec![w.event(), 0, u64::from(rule == "set-event-and-wait-irql")],
         "KeClearEvent" | "KeResetEvent" | "KeReadStateEvent" => vec![w.event()],
+        "KeReadStateMutex" => vec![w.mutex()],
+        "KeReleaseMutex" => {
+            let mutex = w.mutex();
+            w.value("KeWaitForSingleObject", &[mutex, 0, 0, 0, 0]);
+            vec![mutex, 0]
+        }
+        "KeLeaveCriticalRegion" => {
+            w.value("KeEnterCriticalRegion", &[]);
+            vec![]
+        }
+        "KeLeaveGuardedRegion" => {
+            w.value("KeEnterGuardedRegion", &[]);
+            vec![]
+        }
+        "KeEnterCriticalRegion"
+        | "KeEnterGuardedRegion"
+        | "KeAreApcsDisabled"
+        | "KeAreAllApcsDisabled" => vec![],
+        "ExAcquireFastMutex"
+        | "ExTryToAcquireFastMutex"
+        | "KeAcquireGuardedMutex"
+        | "KeTryToAcquireGuardedMutex" => vec![w.fast_mutex()],
+        "ExReleaseFastMutex" => {
+            let mutex = w.fast_mutex();
+            w.value("ExAcquireFastMutex", &[mutex]);
+            vec![mutex]
+        }
+        "KeReleaseGuardedMutex" => {
+            let mutex = w.fast_mutex();
+            w.value("KeAcquireGuardedMutex", &[mutex]);
+            vec![mutex]
+        }
+        "IoAllocateWorkItem" => vec![w.irp()[0]],
+        "IoFreeWorkItem" => vec![w.work_item()],
+        "IoQueueWorkItem" | "IoQueueWorkItemEx" => {
+            vec![w.work_item(), layout::IMAGES.0, 1, 0]
+        }
+        "ExQueueWorkItem" => {
+            let item = w.space(0x20);
+            w.put(item + 0x10, layout::IMAGES.0);
+            vec![item, 1]
+        }
         "KeReadStateSemaphore" => vec![w.semaphore()],
         "KeReleaseSemaphore" => vec![w.semaphore(), 0, 1, 0],
         "KeReadStateTimer" | "KeCancelTimer" | "KeInitializeTimer" => vec![w.timer()],

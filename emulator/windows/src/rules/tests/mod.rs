@@ -4,10 +4,12 @@ mod contiguous;
 mod dxgk;
 mod executive;
 mod irql;
+mod locks;
 mod mapping;
 mod mm;
 mod pool;
 mod processor;
+mod work;
 mod world;
 
 use super::{Parameter, Rule, all, find, rows};
@@ -31,6 +33,9 @@ const ELSEWHERE: &[&str] = &[
     // image imports.
     "handle-at-stop",
     "hlk-imports",
+    // executive::tests::{mutexes, work}: the return of a routine.
+    "apcs-disabled-at-return",
+    "work-item-returns-at-irql",
     // No call of the driver alone can make Windows' own tables wrong.
     "unmap-failed",
 ];
@@ -38,6 +43,8 @@ const ELSEWHERE: &[&str] = &[
 fn cases() -> impl Iterator<Item = &'static Case> {
     [
         executive::CASES,
+        locks::CASES,
+        work::CASES,
         mm::CASES,
         mapping::CASES,
         contiguous::CASES,

@@ -182,6 +182,47 @@ impl World {
         at
     }
 
+    pub fn mutex(&mut self) -> u64 {
+        let at = self.space(0x38);
+        self.value("KeInitializeMutex", &[at, 0]);
+        at
+    }
+
+    pub fn fast_mutex(&mut self) -> u64 {
+        let at = self.space(0x38);
+        self.value("KeInitializeGuardedMutex", &[at]);
+        at
+    }
+
+    /// A system thread is made, and has the CPU.
+    pub fn in_thread(&mut self) -> &mut Self {
+        let handle = self.space(8);
+        let arguments = [handle, 0, 0, 0, 0, layout::IMAGES.0, 0];
+        self.value("PsCreateSystemThread", &arguments);
+        let id = self.windows.executive.threads().len() as u32 - 1;
+        self.windows
+            .executive
+            .switch_to(&mut self.machine, id)
+            .unwrap();
+        self
+    }
+
+    /// A work item of dxgkrnl's device.
+    pub fn work_item(&mut self) -> u64 {
+        let [device, _] = self.irp();
+        self.value("IoAllocateWorkItem", &[device])
+    }
+
+    /// A work item that is queued, as every worker is busy.
+    pub fn queued_work_item(&mut self) -> u64 {
+        let mut last = 0;
+        for _ in 0..5 {
+            last = self.work_item();
+            self.value("IoQueueWorkItem", &[last, layout::IMAGES.0, 1, 0]);
+        }
+        last
+    }
+
     /// A handle of dxgkrnl's device, and an IRP that is not sent.
     pub fn irp(&mut self) -> [u64; 2] {
         let (file, device) = (self.space(8), self.space(8));
