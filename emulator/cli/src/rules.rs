@@ -41,3 +41,16 @@ pub fn rules(id: Option<&str>) -> Result<u8, CliError> {
     }
     Ok(0)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_bug_check_of_a_rule_has_a_name() {
+        for rule in windows::rules::all() {
+            if let Some(stop) = rule.bug_check {
+                let name = report::bug_check_name(stop.code);
+                assert!(name.is_some(), "{}: {:#x}", rule.id, stop.code);
+            }
+        }
+    }
+}
