@@ -11,8 +11,8 @@ mod support;
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
-use std::thread;
-use support::{dmasan, driver, finding_ids, json, run, told, top};
+use support::table::{bug_checks, compare, each};
+use support::{dmasan, driver, finding_ids, json, run, told};
 
 /// A defect, and what a run must say of it.
 struct Planted {
@@ -321,19 +321,6 @@ fn functions(value: &Value, names: &mut Vec<String>) {
     }
 }
 
-/// Codes of the bug checks in a report.
-fn bug_checks(report: &Value) -> Vec<String> {
-    let mut codes: Vec<String> = report["bug_checks"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|check| check["code"].as_str().unwrap())
-        .map(|code| format!("0x{}", code[2..].to_uppercase()))
-        .collect();
-    codes.dedup();
-    codes
-}
-
 /// What is wrong with a defect's run in `mode`, and its cell of the table.
 fn judge(planted: &Planted, mode: &str, folder: &Path) -> (Vec<String>, String) {
     let mut wrong = Vec::new();
@@ -377,26 +364,11 @@ fn judge(planted: &Planted, mode: &str, folder: &Path) -> (Vec<String>, String) 
     (wrong, cell.join(", "))
 }
 
-/// Does `work` for each defect, two at a time.
-fn each<T: Send>(work: impl Fn(&Planted) -> T + Sync) -> Vec<T> {
-    let half = PLANTED.len().div_ceil(2);
-    thread::scope(|scope| {
-        let halves: Vec<_> = PLANTED
-            .chunks(half)
-            .map(|part| scope.spawn(|| part.iter().map(&work).collect::<Vec<T>>()))
-            .collect();
-        halves
-            .into_iter()
-            .flat_map(|half| half.join().unwrap())
-            .collect()
-    })
-}
-
 #[test]
 fn each_defect_is_found_and_the_documented_table_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let modes = modes();
-    let rows = each(|planted| {
+    let rows = each(PLANTED, |planted| {
         let judged = modes.iter().map(|mode| judge(planted, mode, folder.path()));
         let (wrong, cells): (Vec<Vec<String>>, Vec<String>) = judged.unzip();
         (wrong.concat(), cells)
@@ -428,33 +400,14 @@ fn each_defect_is_found_and_the_documented_table_says_so() {
         wrong.len(),
         wrong.join("\n")
     );
-    compare(&table);
-}
-
-const BEGIN: &str = "<!-- made by tests/defects.rs -->\n";
-const END: &str = "<!-- end -->\n";
-
-/// Compares the table with the one in the documentation, or writes it there.
-fn compare(table: &str) {
-    let path = top().join("docs/defects.md");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(BEGIN).unwrap();
-    let (old, after) = rest.split_once(END).unwrap();
-    if std::env::var_os("DMASAN_UPDATE").is_some() {
-        std::fs::write(&path, [before, BEGIN, table, END, after].concat()).unwrap();
-    } else {
-        assert_eq!(
-            old, table,
-            "docs/defects.md is not what the runs gave; DMASAN_UPDATE=1 writes it anew"
-        );
-    }
+    compare("defects", &table);
 }
 
 #[test]
 fn each_healthy_twin_is_silent_in_every_mode() {
     let folder = tempfile::tempdir().unwrap();
     let modes = modes();
-    let wrong = each(|planted| {
+    let wrong = each(PLANTED, |planted| {
         let twin = format!("{}-fixed", planted.name);
         let runs = modes.iter().map(|mode| {
             let seen = seen(planted, &twin, mode, folder.path());

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{dmasan, driver, finding_ids, run, told};
+use support::{dmasan, driver, finding_ids, run, told, top};
 
 fn replayed(out: &std::path::Path, arguments: &[&str], variant: &str) -> (Option<i32>, String) {
     let first = run(&driver(variant), out, arguments);
@@ -31,14 +31,21 @@ fn replayed(out: &std::path::Path, arguments: &[&str], variant: &str) -> (Option
 #[test]
 fn a_healthy_run_replays_without_a_difference() {
     let out = tempfile::tempdir().unwrap();
-    let (code, text) = replayed(out.path(), &[], "plain");
-    assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("no difference"), "{text}");
+    let scenario = top().join("tests/scenarios/all-features.toml");
+    let scenario = ["--scenario", scenario.to_str().unwrap()];
+    for domain in ["passthrough", "isolation", "isolation-forced"] {
+        for more in [&[][..], &scenario] {
+            let arguments = [&["--domain", domain], more].concat();
+            let (code, text) = replayed(out.path(), &arguments, "plain");
+            assert_eq!(code, Some(0), "{text}");
+            assert!(text.contains("no difference"), "{text}");
+        }
+    }
 }
 
 #[test]
 fn a_finding_is_found_again() {
-    for domain in ["isolation", "passthrough"] {
+    for domain in ["isolation", "passthrough", "isolation-forced"] {
         let out = tempfile::tempdir().unwrap();
         let arguments = ["--set", "Defect=free-before-detach", "--domain", domain];
         let (code, text) = replayed(out.path(), &arguments, "defects");

@@ -49,6 +49,36 @@ fn the_healthy_driver_is_silent_and_draws_the_seeds_frame() {
 }
 
 #[test]
+fn each_head_that_shows_something_gives_a_picture_and_no_other() {
+    let out = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("two.toml");
+    let text = r#"
+        seed = 7
+        displays = [[64, 32], [128, 16]]
+        workload = [
+          { do = "create", width = 64, height = 32 },
+          { do = "create", width = 128, height = 16, scanout = 1 },
+          { do = "present" },
+          { do = "present", resource = 1, frame = 4 },
+          { do = "wait" },
+          { do = "wait", resource = 1 },
+        ]"#;
+    std::fs::write(&scenario, text).unwrap();
+    // As an earlier run would have left it.
+    std::fs::write(out.path().join("scanout-2.png"), "old").unwrap();
+    let arguments = ["--scenario", scenario.to_str().unwrap()];
+    let output = run(&driver("plain"), out.path(), &arguments);
+    assert_eq!(told(&output).0, Some(0), "{}", told(&output).1);
+    for (scanout, seed, width, height) in [(0, 7, 64, 32), (1, 11, 128, 16)] {
+        let picture = out.path().join(format!("scanout-{scanout}.png"));
+        let drawn = pixels(&picture);
+        assert!(drawn == (width, height, expected(seed, width, height)));
+    }
+    assert!(!out.path().join("scanout-2.png").exists());
+}
+
+#[test]
 fn the_defect_build_with_nothing_chosen_is_silent() {
     let out = tempfile::tempdir().unwrap();
     let output = run(&driver("defects"), out.path(), &[]);

@@ -3,6 +3,7 @@
 
 pub mod assembler;
 pub mod image;
+pub mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -15,7 +16,7 @@ pub fn top() -> PathBuf {
         .unwrap()
 }
 
-/// The guest driver, `plain` or `defects`.
+/// The guest driver: `plain`, `defects` or `mutations`.
 ///
 /// # Panics
 /// If it has not been built.

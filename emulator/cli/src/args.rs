@@ -8,8 +8,8 @@ use windows::dxgk::IommuFlags;
 /// owns.
 ///
 /// Exit codes: 0 clean; 1 findings that are neither suppressed nor known, or
-/// the driver failed to start, stopped Windows or hung; 2 bad usage or input;
-/// 3 could not run; 130 interrupted.
+/// the driver failed to start, refused a step of the workload, stopped Windows
+/// or hung; 2 bad usage or input; 3 could not run; 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "dmasan", version, max_term_width = 100)]
 pub struct Cli {

@@ -1,22 +1,34 @@
 //! Reading input with its bounds, writing results.
 
 use crate::error::CliError;
+use scenario::MAX_SCANOUTS;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Name of the scenario that a run keeps beside its journal.
 pub const SCENARIO: &str = "scenario.toml";
 
-/// Names of what a run writes: a driver of such a name would lie over it.
-pub const RESULTS: [&str; 7] = [
+/// Names of what a run writes, its pictures aside.
+const RESULTS: [&str; 6] = [
     "journal",
     "journal.pdb",
     "report.txt",
     "report.json",
     "report.svg",
-    "scanout-0.png",
     SCENARIO,
 ];
+
+/// Name of the picture of what a scanout showed last.
+pub fn picture(scanout: u32) -> String {
+    format!("scanout-{scanout}.png")
+}
+
+/// Does a run write a file of this name? A driver called so would lie over
+/// it.
+pub fn is_result(name: &str) -> bool {
+    RESULTS.contains(&name) || (0..MAX_SCANOUTS).any(|scanout| name == picture(scanout))
+}
 
 /// Read a whole file of at most `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
@@ -58,6 +70,17 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
         path: path.to_owned(),
         error,
     })
+}
+
+/// Remove a file of an earlier run that would be taken for this one's.
+pub fn forget(path: &Path) -> Result<(), CliError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(CliError::Write {
+            path: path.to_owned(),
+            error,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Make a folder and those above it.

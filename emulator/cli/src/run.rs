@@ -10,7 +10,7 @@ use journal::event::End;
 use journal::{Journal, Record};
 use machine::vm::RunLimit;
 use machine::{Machine, MachineError, Options};
-use scenario::Plan;
+use scenario::{MAX_SCANOUTS, Plan};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl Input {
         };
         let options = options(subject, scenario.as_deref())?;
         let name = files::name(&subject.driver);
-        if files::RESULTS.contains(&name.as_str()) {
+        if files::is_result(&name) {
             return Err(CliError::ReservedName(name));
         }
         Ok(Self {
@@ -134,10 +134,7 @@ pub fn once(
     )
     .map_err(|error| of_machine(&subject.driver, error))?;
     let end = to_the_end(&mut machine, limit);
-    if let Some(frame) = machine.frame(0) {
-        let png = frame.png().map_err(|e| CliError::Report(e.to_string()))?;
-        files::write(&out.join("scanout-0.png"), &png)?;
-    }
+    keep_pictures(&machine, out)?;
     log::info!("{} traps, {} exits", machine.traps(), machine.exits());
     // If the host failed, what was found so far is still told.
     if let Err(error) = end {
@@ -249,13 +246,20 @@ fn keep_inputs(input: &Input, driver: &Path, out: &Path) -> Result<(), CliError>
     match &input.scenario {
         // It was read before: even if it is this very file, it stays as it is.
         Some(text) => files::write(&scenario, text.as_bytes()),
-        // One of an earlier run would be taken for this one's.
-        None => match fs::remove_file(&scenario) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CliError::Write {
-                path: scenario,
-                error,
-            }),
-            _ => Ok(()),
-        },
+        None => files::forget(&scenario),
     }
+}
+
+/// Write what each scanout showed last.
+fn keep_pictures(machine: &Machine, out: &Path) -> Result<(), CliError> {
+    (0..MAX_SCANOUTS).try_for_each(|scanout| {
+        let path = out.join(files::picture(scanout));
+        match machine.frame(scanout) {
+            Some(frame) => {
+                let png = frame.png().map_err(|e| CliError::Report(e.to_string()))?;
+                files::write(&path, &png)
+            }
+            None => files::forget(&path),
+        }
+    })
 }

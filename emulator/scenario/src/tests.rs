@@ -190,3 +190,69 @@ fn a_plan_written_is_the_plan_read() {
         Plan::default()
     );
 }
+
+/// The page that documents scenario files.
+const PAGE: &str = include_str!("../../../docs/scenarios.md");
+
+/// The TOML in a page of documentation.
+fn examples(page: &str) -> Vec<&str> {
+    let blocks = page.split("```toml\n").skip(1);
+    blocks
+        .map(|block| block.split("```").next().unwrap())
+        .collect()
+}
+
+#[test]
+fn every_documented_example_is_a_scenario() {
+    let readme = include_str!("../../../README.md");
+    let found = [examples(PAGE), examples(readme)];
+    assert!(found.iter().all(|examples| !examples.is_empty()));
+    for text in found.concat() {
+        let plan = Plan::parse(text);
+        assert!(plan.is_ok(), "{plan:?} of {text}");
+    }
+}
+
+#[test]
+fn every_step_and_key_is_documented_and_shown() {
+    let rows: Vec<(&str, &str)> = PAGE
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+        .collect();
+    let shown: Vec<Step> = examples(PAGE)
+        .into_iter()
+        .flat_map(|text| Plan::parse(text).unwrap().workload)
+        .collect();
+    // serde's own lists: what it says is to be expected instead.
+    let steps = expected("workload = [{ do = \"\" }]");
+    assert!(steps.len() > 10, "{steps:?}");
+    for step in &steps {
+        let row = rows.iter().find(|(name, _)| name == step);
+        let (_, row) = row.unwrap_or_else(|| panic!("the step {step} has no row"));
+        assert!(
+            shown.iter().any(|shown| shown.name() == step),
+            "no example shows {step}"
+        );
+        if row.contains("the same |") {
+            continue;
+        }
+        for key in expected(&format!("workload = [{{ do = \"{step}\", none = 1 }}]")) {
+            let key = format!("`{key}`");
+            assert!(row.contains(&key), "{key} is not in the row of {step}");
+        }
+    }
+    for key in expected("none = 1") {
+        assert!(
+            rows.iter().any(|(name, _)| *name == key),
+            "the key {key} has no row"
+        );
+    }
+}
+
+/// The names that the parser would take where `text` has another.
+fn expected(text: &str) -> Vec<String> {
+    let error = Plan::parse(text).unwrap_err().to_string();
+    let (_, names) = error.split_once("expected").unwrap();
+    let names = names.split('`').skip(1).step_by(2);
+    names.map(str::to_owned).collect()
+}
