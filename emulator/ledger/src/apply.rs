@@ -6,7 +6,7 @@ use crate::mappings::{Change, Translation};
 use crate::pages::PageState;
 use crate::spec::{RESET, SECURE_MODE};
 use crate::text::short;
-use journal::event::{self, Event, Scope, Table, TrapKind};
+use journal::event::{self, Event, NameId, Scope, StackId, Table, TrapKind};
 use memory::{Gpa, Iova};
 
 /// Names and stacks kept.
@@ -42,21 +42,49 @@ impl Ledger {
                     self.hung(reason, *stack);
                 }
             }
-            Event::Call { function, .. } => {
+            Event::Call {
+                function,
+                arguments,
+                irql,
+                thread,
+                stack,
+            } => {
                 self.facts.calls += 1;
                 self.open.enter(false, *function);
+                let name = self.names.get(&function.0).map_or("", String::as_str);
+                let at = (self.time, *stack);
+                self.clues
+                    .call((*function, name), arguments, (*irql, *thread), at);
             }
-            Event::Return { function, .. } => {
+            Event::Return { function, value } => {
                 self.open.leave(false, *function);
+                self.clues.returned(*function, *value);
                 self.settle();
             }
-            Event::Enter { routine, .. } => self.open.enter(true, *routine),
-            Event::Leave { routine, .. } => self.open.leave(true, *routine),
+            Event::Enter {
+                routine,
+                address,
+                irql,
+                thread,
+                ..
+            } => {
+                self.open.enter(true, *routine);
+                self.clues
+                    .enter(*routine, *address, (*irql, *thread), self.time);
+            }
+            Event::Leave { routine, .. } => {
+                self.open.leave(true, *routine);
+                self.clues.leave(*routine);
+            }
             Event::Breach(breach) => self.breached(breach),
-            Event::Trap { kind, stack, .. } => {
+            Event::Trap {
+                kind, value, stack, ..
+            } => {
                 self.facts.traps += 1;
-                if *kind == TrapKind::MmioWrite {
-                    self.commands.mmio_write(self.time, *stack);
+                match kind {
+                    TrapKind::MmioWrite => self.commands.mmio_write(self.time, *stack),
+                    TrapKind::Irql => self.clues.set_irql(*value, (self.time, *stack)),
+                    _ => {}
                 }
             }
             Event::DebugPrint { .. } => self.facts.prints += 1,
@@ -96,7 +124,7 @@ impl Ledger {
             Event::Unmap { iova, length, .. } => self.mirror_unmap(*iova, *length),
             Event::Flush { .. } => self.facts.frames += 1,
             Event::Caps { memory } => self.secure = memory & SECURE_MODE != 0,
-            Event::ExclusiveAccess { begun } => self.exclusive = *begun,
+            Event::ExclusiveAccess { begun } => self.exclusive_access(*begun),
             Event::MapMdl(mapping) => self.map_mdl(mapping),
             Event::UnmapMdl { handle, stack } => self.unmap_mdl(*handle, *stack),
             Event::Physical { gpa, stack, .. } => self.mdls.asked(gpa.0, (self.time, *stack)),
@@ -150,7 +178,9 @@ impl Ledger {
                 areas,
             } => {
                 let held = self.held(*device, areas);
-                self.backings.enable(*device, *queue, held);
+                let at = self.commands.written();
+                let at = at.unwrap_or((self.time, StackId(0)));
+                self.backings.enable((*device, *queue), held, *areas, at);
             }
             Event::Response { context, name, .. } => {
                 self.commands.answered(*context, *name);
@@ -209,6 +239,11 @@ impl Ledger {
             }
             _ => {}
         }
+    }
+
+    /// The text of a name, or nothing.
+    pub(crate) fn named(&self, id: NameId) -> String {
+        self.names.get(&id.0).cloned().unwrap_or_default()
     }
 
     fn moment(&self, step: Step) -> Moment {

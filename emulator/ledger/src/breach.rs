@@ -1,6 +1,6 @@
 //! Rules that were broken: findings without an access of the device.
 
-use crate::finding::{BreachFacts, Finding, Kind};
+use crate::finding::{BreachFacts, Clue, Finding, Kind};
 use crate::history;
 use crate::record::MAX_REASON;
 use crate::text::short;
@@ -106,11 +106,11 @@ impl Ledger {
         let key = Key {
             kind: told.kind,
             used: Some(told.stack),
-            allocation,
+            allocated: self.made(allocation),
             freed: None,
             address: if distinct { told.subject.address } else { 0 },
         };
-        if let Some(index) = self.again(&key, self.time) {
+        if let Some(index) = self.again(&key, allocation, self.time) {
             return Some(index);
         }
         let routine = self.open.innermost();
@@ -127,6 +127,8 @@ impl Ledger {
             last_time: self.time,
             access: None,
             breach: None,
+            allocations: u64::from(record.is_some()),
+            clues: self.clues_to(told),
             allocation: record.map(|(id, record)| self.describe(id, record, None)),
             blame: Vec::new(),
             stop: None,
@@ -150,5 +152,28 @@ impl Ledger {
         finding.blame = vec![verdict::driver(verdict::breach_blame(told.kind).into())];
         finding.breach = Some(breach);
         self.keep(key, finding)
+    }
+
+    /// What the driver did earlier that led to the breach.
+    fn clues_to(&self, told: &Told<'_>) -> Vec<Clue> {
+        let place = |at| self.place(at);
+        let name = |id| self.named(id);
+        let subject = told.subject;
+        let freed = subject
+            .allocation
+            .and_then(|id| self.record(id.0))
+            .is_some_and(|record| record.freed.is_some());
+        let clue = match told.kind {
+            Kind::WrongIrql => self.clues.raised(name, place),
+            Kind::MdlUseAfterFree => self.clues.released(subject.address, name, place),
+            // The allocation tells it already.
+            Kind::DoubleFree | Kind::CpuUseAfterFree if freed => None,
+            Kind::DoubleFree | Kind::CpuUseAfterFree => {
+                self.clues.released(subject.address, name, place)
+            }
+            Kind::MappedAfterFree => self.clues.user_mapped(subject.address, place),
+            _ => None,
+        };
+        clue.into_iter().collect()
     }
 }

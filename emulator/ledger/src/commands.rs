@@ -69,6 +69,11 @@ impl Commands {
         self.trap = Some((time, stack));
     }
 
+    /// The latest write of device memory.
+    pub(crate) fn written(&self) -> Option<(u64, StackId)> {
+        self.trap
+    }
+
     /// The device was notified. Returns the contexts that it had taken from
     /// the ring before the doorbell that submits them.
     pub(crate) fn notify(

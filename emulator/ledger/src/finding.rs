@@ -239,6 +239,9 @@ pub enum Reach {
     Unmapped,
     /// By its physical address: nothing is isolated.
     Identity,
+    /// No address that leads to it was ever seen; it is the page whose
+    /// physical address this is.
+    Never,
     /// The writes of the tables were not seen.
     Unknown,
 }
@@ -263,6 +266,70 @@ pub struct MdlFacts {
     pub mapped: Place,
     /// Who unmapped it, if it was.
     pub unmapped: Option<Place>,
+}
+
+/// A part of a queue (virtio 1.2 §2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueuePart {
+    /// Its descriptor table.
+    DescriptorTable,
+    /// Its available ring.
+    AvailableRing,
+    /// Its used ring.
+    UsedRing,
+}
+
+impl QueuePart {
+    /// The specification's name for it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::DescriptorTable => "descriptor table",
+            Self::AvailableRing => "available ring",
+            Self::UsedRing => "used ring",
+        }
+    }
+}
+
+/// The area of a queue that an access is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct QueueArea {
+    /// Which queue.
+    pub queue: u16,
+    /// What of it.
+    pub part: QueuePart,
+}
+
+/// What a [`Clue`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClueKind {
+    /// Where the IRQL was raised to what it was.
+    Raised,
+    /// Where the queue was enabled, with the addresses that it has.
+    QueueEnabled,
+    /// Where the device was told the address, as a resource's backing.
+    Attached,
+    /// Where the MDL or the block itself was freed.
+    Released,
+    /// Where the MDL was mapped to user addresses.
+    UserMapped,
+    /// Where the MDL was locked.
+    Locked,
+    /// The same, for reading alone.
+    LockedForReading,
+}
+
+/// Something that the driver did earlier, and that led to a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Clue {
+    /// What it tells.
+    pub kind: ClueKind,
+    /// The same in words, with the particulars.
+    pub text: String,
+    /// When and where.
+    pub place: Place,
 }
 
 /// What belongs to an access of a device.
@@ -295,6 +362,9 @@ pub struct AccessFacts {
     /// Where the driver asked for the address, if it asked Windows for a
     /// physical one.
     pub origin: Option<Place>,
+    /// The area of a queue that the address is in, as the device was told of
+    /// it.
+    pub area: Option<QueueArea>,
     /// The pages around it.
     pub surroundings: Surroundings,
 }
@@ -339,8 +409,13 @@ pub struct Finding {
     pub access: Option<AccessFacts>,
     /// The broken rule.
     pub breach: Option<BreachFacts>,
-    /// The allocation that it is about.
+    /// The allocation that it is about: the first, where the same happened to
+    /// several.
     pub allocation: Option<AllocationFacts>,
+    /// How many allocations it is about, as far as they were counted.
+    pub allocations: u64,
+    /// What the driver did earlier that led to it.
+    pub clues: Vec<Clue>,
     /// Whose defect it is, first who must mend it first.
     pub blame: Vec<Blame>,
     /// The bug check that Windows raises; `None` if it raises none.
@@ -356,6 +431,12 @@ impl Finding {
     #[must_use]
     pub fn command(&self) -> Option<&Command> {
         self.access.as_ref()?.command.as_ref()
+    }
+
+    /// What the driver did earlier, if it is known.
+    #[must_use]
+    pub fn clue(&self, kind: ClueKind) -> Option<&Clue> {
+        self.clues.iter().find(|clue| clue.kind == kind)
     }
 
     /// Where the driver's code did what the finding is about: submitted the

@@ -1,6 +1,6 @@
 //! What an access means, against who owns the page and what the tables say.
 
-use crate::finding::{Finding, Kind, Outcome, Refusal};
+use crate::finding::{Kind, Outcome, Refusal};
 use crate::history::Step;
 use crate::mappings::{Before, Translation};
 use crate::pages::PageState;
@@ -87,7 +87,7 @@ impl Ledger {
             .map(|owner| self.use_after_free(access, Some(route), pfn, Some(owner)));
         if let (Some(stale), Some(Some(used))) = (stale, used) {
             self.relate(stale, used);
-            if let Some(left) = self.left_of(Kind::MissingInvalidation, page.former_owner()) {
+            if let Some(left) = self.about(Kind::MissingInvalidation, page.former_owner()) {
                 self.relate(left, stale);
                 self.relate(left, used);
             }
@@ -198,18 +198,10 @@ impl Ledger {
             owner,
             &case,
         )?;
-        if mapped && let Some(left) = self.left_of(Kind::MappedAfterFree, owner) {
+        if mapped && let Some(left) = self.about(Kind::MappedAfterFree, owner) {
             self.relate(left, found);
         }
         Some(found)
-    }
-
-    /// The finding that a free of this allocation left it mapped, or cached.
-    fn left_of(&self, kind: Kind, owner: Option<u32>) -> Option<usize> {
-        let is_it = |finding: &Finding| {
-            finding.kind == kind && finding.allocation.as_ref().map(|a| a.id.0) == owner
-        };
-        self.findings.iter().position(is_it)
     }
 
     fn refused(&mut self, access: Access) {

@@ -30,6 +30,7 @@
 mod apply;
 mod backings;
 mod breach;
+mod clues;
 mod commands;
 mod facts;
 mod finding;
@@ -52,14 +53,16 @@ mod watch;
 
 pub use facts::Facts;
 pub use finding::{
-    AccessFacts, AllocationFacts, Blame, BreachFacts, Command, Finding, Kind, MdlFacts, Neighbour,
-    Outcome, Ownership, Party, Place, Reach, Refusal, Stop, Surroundings,
+    AccessFacts, AllocationFacts, Blame, BreachFacts, Clue, ClueKind, Command, Finding, Kind,
+    MdlFacts, Neighbour, Outcome, Ownership, Party, Place, QueueArea, QueuePart, Reach, Refusal,
+    Stop, Surroundings,
 };
 pub use history::{Moment, Step, Told};
 pub use text::span;
 
 use backings::Backings;
 use breach::Open;
+use clues::Clues;
 use commands::Commands;
 use history::{History, Invalidations};
 use iotlb::Iotlb;
@@ -134,7 +137,9 @@ struct Key {
     kind: Kind,
     /// Where the command was submitted, or the rule was broken.
     used: Option<StackId>,
-    allocation: Option<u32>,
+    /// Where the allocation was made; its id where that is not known. What
+    /// happens to several that were made in one place has one cause.
+    allocated: Option<(StackId, u32)>,
     freed: Option<StackId>,
     /// What it is about, where nothing else tells breaches apart; else 0.
     address: u64,
@@ -175,6 +180,7 @@ pub struct Ledger {
     commands: Commands,
     /// The routines that are running.
     open: Open,
+    clues: Clues,
     allocations: BTreeMap<u32, Allocation>,
     /// The latest freed allocations all of whose pages have other owners.
     displaced: BTreeMap<u32, Allocation>,
@@ -190,6 +196,10 @@ pub struct Ledger {
     unexplained: Option<(Access, usize)>,
     findings: Vec<Finding>,
     keys: BTreeMap<Key, usize>,
+    /// The allocations of each finding, as many as are counted.
+    members: Vec<BTreeSet<u32>>,
+    /// The finding of this exclusive access that no command is known for.
+    quiet: Option<(Key, usize)>,
     /// Finding of the latest refused access; and the same for each page.
     refused: Option<usize>,
     refusals: BTreeMap<u64, usize>,

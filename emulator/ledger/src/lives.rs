@@ -17,6 +17,7 @@ impl Ledger {
     pub(crate) fn allocate(&mut self, new: &event::Allocation) {
         let id = new.id.0;
         self.facts.allocations += 1;
+        self.clues.made(new.address);
         let named = pages::count(&new.pages);
         self.facts.pages = self.facts.pages.saturating_add(named);
         if self.allocations.contains_key(&id) {
@@ -142,6 +143,12 @@ impl Ledger {
         for (index, (kind, (first, pages))) in kinds.into_iter().zip([mapped, cached]).enumerate() {
             if let (Some((pfn, at)), Some(place)) = (first, left.get_mut(index)) {
                 *place = self.left(kind, id, (pfn, at), pages);
+                // The rule that was broken with it.
+                if let Some(left) = *place
+                    && let Some(broken) = self.about(Kind::MdlUseAfterFree, Some(id))
+                {
+                    self.relate(left, broken);
+                }
             }
         }
         if let [Some(mapped), Some(cached)] = left {

@@ -1,17 +1,21 @@
 //! Keeps findings: one for each cause, told what is learnt later.
 
 use crate::commands;
-use crate::finding::{AccessFacts, Finding, Kind, Outcome, Stop};
+use crate::finding::{
+    AccessFacts, Clue, ClueKind, Finding, Kind, MdlFacts, Outcome, QueueArea, Stop,
+};
 use crate::pages::PageState;
 use crate::spec::{BUG_CHECK_DMA_VIOLATION, IOMMU_VIOLATION};
 use crate::text::short;
 use crate::verdict::{self, Case};
 use crate::{Access, Key, Ledger};
-use journal::event::{self, ContextId};
+use journal::event::{self, ContextId, StackId};
 use memory::{Gpa, PAGE_SHIFT};
 
 /// Distinct findings kept.
 const MAX_FINDINGS: usize = 1024;
+/// Allocations of one finding that are counted.
+const MAX_MEMBERS: usize = 1 << 10;
 /// Characters of a reason.
 pub(crate) const MAX_REASON: usize = 1000;
 /// Bug checks whose findings are known.
@@ -92,19 +96,108 @@ impl Ledger {
             return None;
         }
         let index = self.findings.len();
+        let owner = finding.allocation.as_ref().map(|of| of.id.0);
         self.findings.push(finding);
+        self.members.push(owner.into_iter().collect());
         self.keys.insert(key, index);
         Some(index)
     }
 
+    /// What stands for an allocation where findings are told apart.
+    pub(crate) fn made(&self, owner: Option<u32>) -> Option<(StackId, u32)> {
+        let id = owner?;
+        let stack = self.record(id).map_or(StackId(0), |of| of.allocated.1);
+        Some((stack, if stack == StackId(0) { id } else { 0 }))
+    }
+
     /// Count another of a finding's accesses or breaches.
-    pub(crate) fn again(&mut self, key: &Key, time: u64) -> Option<usize> {
+    pub(crate) fn again(&mut self, key: &Key, owner: Option<u32>, time: u64) -> Option<usize> {
         let index = self.keys.get(key).copied()?;
-        if let Some(finding) = self.findings.get_mut(index) {
-            finding.count = finding.count.saturating_add(1);
-            finding.last_time = time;
+        let finding = self.findings.get_mut(index)?;
+        finding.count = finding.count.saturating_add(1);
+        finding.last_time = time;
+        if let Some(owner) = owner
+            && let Some(members) = self.members.get_mut(index)
+            && members.len() < MAX_MEMBERS
+            && members.insert(owner)
+        {
+            finding.allocations = finding.allocations.saturating_add(1);
         }
         Some(index)
+    }
+
+    /// Is the finding about this allocation?
+    pub(crate) fn is_about(&self, index: usize, owner: u32) -> bool {
+        let members = self.members.get(index);
+        members.is_some_and(|members| members.contains(&owner))
+    }
+
+    /// Findings of this kind about an allocation.
+    pub(crate) fn about(&self, kind: Kind, owner: Option<u32>) -> Option<usize> {
+        let owner = owner?;
+        (0..self.findings.len()).find(|index| {
+            self.findings.get(*index).is_some_and(|of| of.kind == kind)
+                && self.is_about(*index, owner)
+        })
+    }
+
+    /// What the driver did earlier that led to an access.
+    fn clues_of(
+        &self,
+        kind: Kind,
+        access: Access,
+        mdl: Option<&MdlFacts>,
+    ) -> (Option<QueueArea>, Vec<Clue>) {
+        let place = |at| self.place(at);
+        let mut clues = Vec::new();
+        let area = self.backings.area(access.device, access.iova);
+        if let Some((area, at)) = area {
+            clues.push(Clue {
+                kind: ClueKind::QueueEnabled,
+                text: format!(
+                    "queue {} was enabled here, with its rings' addresses",
+                    area.queue
+                ),
+                place: place(at),
+            });
+        }
+        let command = self.commands.get(access.context);
+        if let Some(resource) = command.and_then(|command| command.resource)
+            && let Some(attached) = self.backings.attached(resource, access.iova.0)
+            && attached.context != access.context
+            && let Some(at) = attached.at
+        {
+            let told = self.command(attached.context).name.unwrap_or_default();
+            clues.push(Clue {
+                kind: ClueKind::Attached,
+                text: format!(
+                    "given to the device here: {told} of resource {resource} (command {})",
+                    attached.context.0
+                ),
+                place: place(at),
+            });
+        }
+        if kind == Kind::DmaPermission
+            && let Some(mdl) = mdl
+        {
+            clues.extend(self.clues.locked(mdl.mdl, mdl.mapped.time, place));
+        }
+        (area.map(|(area, _)| area), clues)
+    }
+
+    /// During exclusive access: the finding that an access belongs to, though
+    /// its key is another. The device's look at its rings and the command that
+    /// it finds there are one breach.
+    fn same_breach(&mut self, key: &Key, access: Access) -> Option<usize> {
+        if key.kind != Kind::ExclusiveAccessViolation || access.context != ContextId(0) {
+            return None;
+        }
+        let (known, _) = self.quiet.or_else(|| {
+            let of_kind = |(key, _): &(&Key, &usize)| key.kind == Kind::ExclusiveAccessViolation;
+            let (key, index) = self.keys.iter().filter(of_kind).next_back()?;
+            Some((*key, *index))
+        })?;
+        self.again(&known, None, access.time)
     }
 
     /// Add a finding, or count the access with the one that it belongs to.
@@ -122,16 +215,55 @@ impl Ledger {
             .and_then(|context| context.submitted);
         let record = owner.and_then(|id| self.record(id));
         let freed = record.and_then(|record| record.freed);
+        let exclusive = kind == Kind::ExclusiveAccessViolation;
         let key = Key {
             kind,
             used: submitted.map(|(_, stack)| stack),
-            allocation: owner,
-            freed: freed.map(|(_, stack)| stack),
+            // Any memory is as wrong as any other then.
+            allocated: self.made(owner).filter(|_| !exclusive),
+            freed: freed.map(|(_, stack)| stack).filter(|_| !exclusive),
             address: 0,
         };
-        if let Some(index) = self.again(&key, access.time) {
+        if let Some(index) = self.same_breach(&key, access) {
             return Some(index);
         }
+        if let Some(index) = self.again(&key, owner, access.time) {
+            return Some(index);
+        }
+        let mut finding = self.accessed((kind, outcome), access, (page, generation), owner);
+        if let Some(facts) = finding.access.take() {
+            finding.summary = verdict::summary(&finding, &facts, case);
+            finding.blame = verdict::blame(&finding, &facts, case);
+            finding.access = Some(facts);
+        }
+        self.commands.mark(access.context);
+        // The look at the ring came before the command was known.
+        if exclusive && let Some((former, index)) = self.quiet.take() {
+            self.keys.remove(&former);
+            self.keys.insert(key, index);
+            let known = self.findings.get_mut(index)?;
+            finding.count = known.count.saturating_add(1);
+            finding.time = known.time;
+            finding.stop = known.stop.take();
+            finding.related = std::mem::take(&mut known.related);
+            *known = finding;
+            return Some(index);
+        }
+        let index = self.keep(key, finding)?;
+        if exclusive && access.context == ContextId(0) {
+            self.quiet = Some((key, index));
+        }
+        Some(index)
+    }
+
+    /// What is known of an access; the words come later.
+    fn accessed(
+        &self,
+        (kind, outcome): (Kind, Outcome),
+        access: Access,
+        (page, generation): (Option<Gpa>, Option<u32>),
+        owner: Option<u32>,
+    ) -> Finding {
         let pfn = page.map(Gpa::page);
         let told = pfn.or(owner.map(|_| access.iova.page()));
         let allocation = owner.and_then(|id| {
@@ -154,41 +286,51 @@ impl Ledger {
             .filter(|_| kind == Kind::DmaRawPhysicalAddress)
             .and_then(|owner| self.origin(told?, owner))
             .map(|at| self.place(at));
-        let facts = AccessFacts {
-            device: access.device,
-            domain,
-            iova: access.iova,
-            page,
-            length: access.length,
-            write: access.write,
-            outcome,
-            generation,
-            reused_by,
-            command,
-            refusal: None,
-            mdl,
-            origin,
-            surroundings: self.surroundings(access.device, domain, access.iova, owner),
+        let (area, clues) = if outcome == Outcome::NoAccess {
+            (None, Vec::new())
+        } else {
+            self.clues_of(kind, access, mdl.as_ref())
         };
-        let mut finding = Finding {
+        // The allocation goes by the page of that number.
+        let raw = kind == Kind::DmaRawPhysicalAddress;
+        let physical = !self.identity(access.device) && (raw || page.is_none() && owner.is_some());
+        Finding {
             kind,
             summary: String::new(),
             count: 1,
             time: access.time,
             last_time: access.time,
-            access: None,
+            access: Some(AccessFacts {
+                device: access.device,
+                domain,
+                iova: access.iova,
+                page,
+                length: access.length,
+                write: access.write,
+                outcome,
+                generation,
+                reused_by,
+                command,
+                refusal: None,
+                mdl,
+                origin,
+                area,
+                surroundings: self.surroundings(
+                    access.device,
+                    domain,
+                    access.iova,
+                    owner,
+                    physical,
+                ),
+            }),
             breach: None,
+            allocations: u64::from(allocation.is_some()),
             allocation,
+            clues,
             blame: Vec::new(),
             stop: None,
             history,
             related: Vec::new(),
-        };
-        finding.summary = verdict::summary(&finding, &facts, case);
-        finding.blame = verdict::blame(&finding, &facts, case);
-        finding.access = Some(facts);
-        let index = self.keep(key, finding)?;
-        self.commands.mark(access.context);
-        Some(index)
+        }
     }
 }

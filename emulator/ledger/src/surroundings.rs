@@ -20,6 +20,7 @@ impl Ledger {
         domain: Option<u16>,
         iova: Iova,
         allocation: Option<u32>,
+        physical: bool,
     ) -> Surroundings {
         let last = u64::MAX >> PAGE_SHIFT;
         let first = (iova.page() & !(ROW - 1))
@@ -27,7 +28,13 @@ impl Ledger {
             .min(last + 1 - ROWS * ROW);
         let identity = self.identity(device);
         let pages = (first..first + ROWS * ROW)
-            .map(|page| self.neighbour(page, identity, domain, allocation))
+            .map(|page| {
+                let neighbour = self.neighbour(page, identity, domain, allocation);
+                match physical {
+                    true => self.by_number(page, allocation).unwrap_or(neighbour),
+                    false => neighbour,
+                }
+            })
             .collect();
         Surroundings {
             first: Iova(first << PAGE_SHIFT),
@@ -35,8 +42,18 @@ impl Ledger {
         }
     }
 
-    /// What was never mapped is shown as the page of that number: domains of
-    /// Windows' isolation map each page at its own physical address.
+    /// A page of the driver's that no address of the device leads to, by its
+    /// physical address.
+    fn by_number(&self, page: u64, allocation: Option<u32>) -> Option<Neighbour> {
+        let of = self.pages.get(page);
+        let owned = of.state == PageState::Owned && self.mappings.reaching(page).is_none();
+        owned.then(|| Neighbour {
+            owner: Ownership::Owned,
+            reach: Reach::Never,
+            same: allocation == Some(of.owner),
+        })
+    }
+
     fn neighbour(
         &self,
         page: u64,

@@ -78,6 +78,13 @@ fn verb(access: &AccessFacts) -> &'static str {
     if access.write { "write" } else { "read" }
 }
 
+/// The area of a queue that an access is in, to follow a sentence.
+fn in_area(access: &AccessFacts) -> String {
+    access.area.map_or_else(String::new, |area| {
+        format!(" in queue {}'s {}", area.queue, area.part.words())
+    })
+}
+
 fn after_free(finding: &Finding) -> String {
     let freed = finding.allocation.as_ref().and_then(|a| a.freed.as_ref());
     match freed {
@@ -94,11 +101,13 @@ pub(crate) fn summary(finding: &Finding, access: &AccessFacts, case: &Case) -> S
     let (verb, length) = (verb(access), access.length);
     match *case {
         Case::UseAfterFree { .. } if access.outcome == Outcome::Refused => format!(
-            "{verb} of {length} bytes refused: the address led to memory that was {}",
+            "{verb} of {length} bytes{} refused: the address led to memory that was {}",
+            in_area(access),
             after_free(finding)
         ),
         Case::UseAfterFree { .. } => format!(
-            "{verb} of {length} bytes went through to memory that was {}",
+            "{verb} of {length} bytes{} went through to memory that was {}",
+            in_area(access),
             after_free(finding)
         ),
         Case::Stale { freed, .. } => format!(
@@ -130,7 +139,11 @@ pub(crate) fn summary(finding: &Finding, access: &AccessFacts, case: &Case) -> S
             }
         ),
         Case::InterruptRange => {
-            format!("{verb} of {length} bytes at an address of the interrupt range")
+            format!(
+                "{verb} of {length} bytes{}{} at an address of the interrupt range",
+                in_area(access),
+                if access.area.is_some() { "," } else { "" }
+            )
         }
         Case::Partial { requested, given } => format!(
             "{verb} of {length} bytes at the address that stands past the end of a partial MDL: \
@@ -148,7 +161,11 @@ pub(crate) fn summary(finding: &Finding, access: &AccessFacts, case: &Case) -> S
         Case::Reused { queue } => format!(
             "{verb} of {length} bytes for a {} whose memory was {} went through to memory that has \
              another owner by now",
-            if queue { "queue" } else { "resource" },
+            match access.area {
+                Some(area) if queue => format!("queue's {}", area.part.words()),
+                _ if queue => "queue".to_owned(),
+                _ => "resource".to_owned(),
+            },
             after_free(finding)
         ),
         Case::IdentityOnly => format!(
@@ -274,11 +291,17 @@ pub(crate) fn blame(finding: &Finding, access: &AccessFacts, case: &Case) -> Vec
              it work before DxgkDdiEndExclusiveAccess"
                 .into(),
         )],
-        Case::InterruptRange => vec![driver(
-            "the address is in the interrupt range, which is never memory: a write there is an \
-             interrupt request"
+        Case::InterruptRange => vec![driver(match access.area {
+            Some(area) => format!(
+                "it gave queue {} a {} in the interrupt range, which is never memory: a write there \
+                 is an interrupt request",
+                area.queue,
+                area.part.words()
+            ),
+            None => "the address is in the interrupt range, which is never memory: a write there \
+                     is an interrupt request"
                 .into(),
-        )],
+        })],
         Case::Partial { .. } => vec![driver(
             "it took the page frame numbers up to the size that it asked for; the MDL's byte count \
              says where they end"
@@ -336,6 +359,13 @@ pub(crate) fn blame(finding: &Finding, access: &AccessFacts, case: &Case) -> Vec
 }
 
 fn order_of_free(finding: &Finding, access: &AccessFacts) -> String {
+    if let Some(area) = access.area {
+        return format!(
+            "queue {} was still enabled, with its {} in the memory that was freed",
+            area.queue,
+            area.part.words()
+        );
+    }
     let freed = finding.allocation.as_ref().and_then(|a| a.freed.as_ref());
     let submitted = access.command.as_ref().and_then(|c| c.submitted.as_ref());
     match (submitted, freed) {
@@ -441,7 +471,7 @@ pub(crate) fn breach_blame(kind: Kind) -> &'static str {
             "memory that such routines give or map is not in the device's domain"
         }
         Kind::CpuUseAfterFree => "it keeps a pointer to memory that it has freed or unmapped",
-        Kind::MappedAfterFree => "it frees the pages before it takes the mapping away",
+        Kind::MappedAfterFree => "it frees the pages before it takes the user mapping away",
         Kind::Hang => "it waits or loops without a limit",
         _ => "it broke the rule",
     }

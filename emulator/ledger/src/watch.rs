@@ -2,7 +2,7 @@
 //! its physical address, that has another owner by now, or that may not be
 //! touched at all.
 
-use crate::backings::Held;
+use crate::backings::{Attached, Held};
 use crate::finding::{Kind, Outcome};
 use crate::history::Step;
 use crate::mappings::Translation;
@@ -34,6 +34,12 @@ impl Ledger {
     /// Does the device reach all memory by its physical address?
     pub(crate) fn identity(&self, device: RequesterId) -> bool {
         self.forced || self.passes_through(device)
+    }
+
+    /// Exclusive access began or ended.
+    pub(crate) fn exclusive_access(&mut self, begun: bool) {
+        self.exclusive = begun;
+        self.quiet = None;
     }
 
     pub(crate) fn map_mdl(&mut self, mapping: &event::MdlMapping) {
@@ -78,9 +84,8 @@ impl Ledger {
                         _ => None,
                     })
                 };
-                if let Some(owner) = pfn.and_then(|pfn| self.pages.get(pfn).last_owner()) {
-                    held.push(at, next, owner);
-                }
+                let owner = pfn.and_then(|pfn| self.pages.get(pfn).last_owner());
+                held.push(at, next, owner);
                 at = next;
             }
         }
@@ -88,9 +93,14 @@ impl Ledger {
     }
 
     pub(crate) fn attached(&mut self, context: ContextId, resource: u32, segments: &[Segment]) {
-        let device = self.commands.get(context).map(|context| context.device);
+        let command = self.commands.get(context);
+        let device = command.map(|context| context.device);
+        let attached = Attached {
+            context,
+            at: command.and_then(|context| context.submitted),
+        };
         let held = self.held(device.unwrap_or(self.default_device), segments);
-        self.backings.attach(resource, held);
+        self.backings.attach(resource, held, attached);
     }
 
     /// The live allocation of memory that dxgkrnl did not make for a device,
@@ -215,6 +225,12 @@ impl Ledger {
             None if access.context == ContextId(0) => {
                 let owner = self.backings.of_queue(access.device, access.iova.0)?;
                 (owner, true)
+            }
+            // A command's descriptors are read in its own name.
+            None if !access.write => {
+                let (device, address) = (access.device, access.iova.0);
+                let of = self.backings.of_descriptor(device, address, access.length);
+                (of?, true)
             }
             None => return None,
         };

@@ -80,7 +80,7 @@ impl Baseline {
             } else {
                 [&freed, &used, &allocated]
             };
-            let place = stack::telling(&stacks).unwrap_or_default();
+            let place = stack::telling(&stacks, &BTreeSet::new()).unwrap_or_default();
             baseline
                 .findings
                 .insert(fingerprint, format!("{id}{place}"));

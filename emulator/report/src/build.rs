@@ -1,6 +1,7 @@
 //! From events to a report.
 
 use crate::clean::clean_short;
+use crate::layout::stack::shown;
 use crate::model::{Ending, Found, Frame, Live, Meta, Printed, Report, Stopped};
 use crate::spec::status_name;
 use journal::Record;
@@ -19,6 +20,11 @@ const MAX_STOPS: usize = 64;
 const MAX_LIVE: usize = 16;
 /// Lines of a stack.
 const MAX_FRAMES: usize = 32;
+/// Stacks that are looked at for who calls whom, and addresses of each.
+const MAX_STACKS: usize = 2048;
+const MAX_NEAR: usize = 6;
+/// Functions of other files that make a source file a layer.
+const LAYER: usize = 3;
 /// Characters of a reason: what happened, the rule and its source.
 const MAX_REASON: usize = 1000;
 /// Characters of a name, path or printed line.
@@ -62,6 +68,11 @@ impl Report {
                 origin: of(access.and_then(|access| access.origin.as_ref())),
                 mapped: of(mdl.map(|mdl| &mdl.mapped)),
                 unmapped: of(mdl.and_then(|mdl| mdl.unmapped.as_ref())),
+                clues: finding
+                    .clues
+                    .iter()
+                    .map(|clue| stack(&clue.place))
+                    .collect(),
                 commands: BTreeMap::new(),
                 callers: BTreeMap::new(),
                 finding: cleaned(finding),
@@ -75,13 +86,23 @@ impl Report {
                 allocation,
             })
             .collect();
-        report.scan(ledger, records, symbols);
+        let moved = fold(&mut report.findings);
+        let cause = |number| moved.get(ledger.cause(number)?).copied();
+        report.scan(cause, records, symbols);
+        if !report.findings.is_empty() {
+            report.layers = layers(records, symbols);
+        }
         report.name_commands(records);
         report
     }
 
     /// What the ledger does not keep.
-    fn scan(&mut self, ledger: &Ledger, records: &[Record], symbols: &Symbolizer) {
+    fn scan(
+        &mut self,
+        cause: impl Fn(u32) -> Option<usize>,
+        records: &[Record],
+        symbols: &Symbolizer,
+    ) {
         let mut printed = VecDeque::new();
         let mut stacks = BTreeMap::<StackId, &[u64]>::new();
         for (number, record) in (1u32..).zip(records) {
@@ -108,14 +129,14 @@ impl Report {
                     }
                 }
                 Event::BugCheck(_) if self.stops.len() >= MAX_STOPS => {
-                    self.omitted_stops.insert(ledger.cause(number));
+                    self.omitted_stops.insert(cause(number));
                 }
                 Event::BugCheck(stop) => {
                     let frames = stacks.get(&stop.stack).copied().unwrap_or_default();
                     self.stops.push(Stopped {
                         time: record.time,
                         stack: describe(symbols, frames),
-                        finding: ledger.cause(number),
+                        finding: cause(number),
                         bug_check: BugCheck {
                             reason: clean_short(&stop.reason, MAX_REASON),
                             rule: stop.rule.as_deref().map(text),
@@ -243,6 +264,9 @@ fn cleaned(finding: &Finding) -> Finding {
         breach.routine = breach.routine.as_deref().map(text);
         breach.reason = clean_short(&breach.reason, MAX_REASON);
     }
+    for clue in &mut finding.clues {
+        clue.text = text(&clue.text);
+    }
     finding.summary = text(&finding.summary);
     finding
 }
@@ -261,6 +285,103 @@ fn cleaned_begin(begin: &Begin) -> Begin {
             .collect(),
         ..begin.clone()
     }
+}
+
+/// Source files that three or more functions of other files call into, by the
+/// stacks of the run.
+fn layers(records: &[Record], symbols: &Symbolizer) -> BTreeSet<String> {
+    let mut callers = BTreeMap::<String, BTreeSet<String>>::new();
+    let stacks = records.iter().filter_map(|record| match &record.event {
+        Event::Stack { frames, .. } => Some(frames),
+        _ => None,
+    });
+    for stack in stacks.take(MAX_STACKS) {
+        let near = stack.get(..stack.len().min(MAX_NEAR)).unwrap_or_default();
+        let frames = describe(symbols, near);
+        let placed = |frame: &Frame| Some((frame.file.clone()?, frame.function.clone()?));
+        let places: Vec<(String, String)> = shown(&frames).map_while(placed).collect();
+        for pair in places.windows(2) {
+            if let [(file, _), (other, caller)] = pair
+                && file != other
+            {
+                let known = callers.entry(file.clone()).or_default();
+                if known.len() < LAYER {
+                    known.insert(caller.clone());
+                }
+            }
+        }
+    }
+    let layers = callers
+        .into_iter()
+        .filter(|(_, known)| known.len() >= LAYER);
+    layers.map(|(file, _)| file).collect()
+}
+
+/// What makes findings one for a reader, beyond what the ledger can tell: the
+/// lines on their stacks. A compiler may make several calls of one.
+fn likeness(found: &Found) -> String {
+    let finding = &found.finding;
+    let mut key = finding.kind.id().to_owned();
+    if let Some(breach) = &finding.breach {
+        let (rule, routine) = (&breach.rule, &breach.routine);
+        key.push_str(&format!(" {rule:?} {routine:?}"));
+        // Where no code of the driver's ran, the thing itself tells them apart.
+        if found.used.is_empty() {
+            key.push_str(&format!(" {:#x}", breach.address));
+        }
+    }
+    if let Some(of) = &finding.allocation
+        && found.allocated.is_empty()
+    {
+        key.push_str(&format!(" {}", of.id.0));
+    }
+    for stack in [&found.used, &found.freed, &found.allocated] {
+        key.push_str("\n-");
+        for frame in stack {
+            match (&frame.function, frame.line) {
+                (Some(function), Some(line)) => key.push_str(&format!("\n{function}:{line}")),
+                _ => key.push_str(&format!("\n{:#x}", frame.address)),
+            }
+        }
+    }
+    key
+}
+
+/// Make one of findings that are alike; returns each one's new index.
+pub(crate) fn fold(findings: &mut Vec<Found>) -> Vec<usize> {
+    let mut first = BTreeMap::<String, usize>::new();
+    let mut moved = Vec::new();
+    let mut kept: Vec<Found> = Vec::new();
+    for found in std::mem::take(findings) {
+        let place = *first.entry(likeness(&found)).or_insert(kept.len());
+        moved.push(place);
+        let Some(known) = kept.get_mut(place) else {
+            kept.push(found);
+            continue;
+        };
+        let (known, other) = (&mut known.finding, found.finding);
+        known.count = known.count.saturating_add(other.count);
+        known.allocations = known.allocations.saturating_add(other.allocations);
+        known.last_time = known.last_time.max(other.last_time);
+        known.related.extend(other.related);
+        let seen = |stop: &Option<ledger::Stop>| stop.as_ref().is_some_and(|stop| stop.seen);
+        if !seen(&known.stop) && seen(&other.stop) {
+            known.stop = other.stop;
+        }
+    }
+    for (index, found) in kept.iter_mut().enumerate() {
+        let related = std::mem::take(&mut found.finding.related);
+        let mut related: Vec<usize> = related
+            .iter()
+            .filter_map(|of| moved.get(*of).copied())
+            .filter(|of| *of != index)
+            .collect();
+        related.sort_unstable();
+        related.dedup();
+        found.finding.related = related;
+    }
+    *findings = kept;
+    moved
 }
 
 /// A stack, a line for each function; without symbols for each address.

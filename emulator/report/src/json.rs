@@ -7,7 +7,7 @@ use crate::triage::Standing;
 use journal::Tail;
 use journal::event::{AllocationKind, Certainty, Scope};
 use ledger::{AllocationFacts, Blame, BreachFacts, Command, Moment, Outcome, Party, Step, Stop};
-use ledger::{Ownership, Place, Reach};
+use ledger::{ClueKind, Ownership, Place, QueuePart, Reach};
 use serde_json::{Value, json};
 
 /// Version of the schema: grows when a field changes its meaning or goes.
@@ -36,6 +36,8 @@ fn value(report: &Report) -> Value {
             "dmasan": begin.version,
             "driver": begin.driver,
             "domain": begin.domain,
+            "iommu_flags": begin.iommu_flags,
+            "framebuffer_pin_fails": begin.framebuffer_pin_fails,
             "seed": hex(begin.seed),
             "scenario": begin.scenario,
             "quarantine": begin.quarantine,
@@ -142,6 +144,20 @@ fn finding(report: &Report, index: usize, found: &Found) -> Value {
         "breach": finding.breach.as_ref().map(|facts| breach(facts, &found.used)),
         "allocation": finding.allocation.as_ref()
             .map(|facts| allocation(facts, &found.allocated, &found.freed)),
+        "allocations": finding.allocations,
+        "queue_area": access.and_then(|access| access.area).map(|area| json!({
+            "queue": area.queue,
+            "part": match area.part {
+                QueuePart::DescriptorTable => "descriptor-table",
+                QueuePart::AvailableRing => "available-ring",
+                QueuePart::UsedRing => "used-ring",
+            },
+        })),
+        "clues": finding.clues.iter().zip(&found.clues).map(|(clue, frames)| json!({
+            "kind": clue_kind(clue.kind),
+            "text": clue.text,
+            "place": place(&clue.place, frames),
+        })).collect::<Vec<_>>(),
         "reused_by": access.and_then(|access| access.reused_by.as_ref())
             .map(|facts| allocation(facts, &found.reused, &[])),
         "command": finding.command().map(|facts| command(facts, &found.used)),
@@ -285,6 +301,18 @@ fn outcome(outcome: Outcome) -> &'static str {
     }
 }
 
+fn clue_kind(kind: ClueKind) -> &'static str {
+    match kind {
+        ClueKind::Raised => "irql-raised",
+        ClueKind::QueueEnabled => "queue-enabled",
+        ClueKind::Attached => "attached",
+        ClueKind::Released => "released",
+        ClueKind::UserMapped => "user-mapped",
+        ClueKind::Locked => "locked",
+        ClueKind::LockedForReading => "locked-for-reading",
+    }
+}
+
 fn ownership(owner: Ownership) -> &'static str {
     match owner {
         Ownership::Never => "never",
@@ -299,6 +327,7 @@ fn reach(reach: Reach) -> &'static str {
         Reach::Mapped => "mapped",
         Reach::Unmapped => "unmapped",
         Reach::Identity => "identity",
+        Reach::Never => "never",
         Reach::Unknown => "unknown",
     }
 }

@@ -3,7 +3,7 @@
 use crate::triage::Triage;
 use journal::Tail;
 use journal::event::{Begin, BugCheck};
-use ledger::{AllocationFacts, Facts, Finding};
+use ledger::{AllocationFacts, ClueKind, Facts, Finding, Kind};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a report says that is not in the journal.
@@ -62,6 +62,8 @@ pub struct Found {
     pub mapped: Vec<Frame>,
     /// Where it was unmapped.
     pub unmapped: Vec<Frame>,
+    /// What led to it: the stack of each of the finding's clues.
+    pub clues: Vec<Vec<Frame>>,
     /// Commands that its history names, by context id.
     pub commands: BTreeMap<u32, String>,
     /// Stacks that its history names, by stack id.
@@ -70,23 +72,50 @@ pub struct Found {
 
 impl Found {
     /// Its stacks, and what each is: the place to look at first comes first.
-    pub(crate) fn stacks(&self) -> [(&'static str, &[Frame]); 3] {
+    pub(crate) fn stacks(&self) -> Vec<(&'static str, &[Frame])> {
         let freed = ("freed here", &self.freed[..]);
         let allocated = ("allocated here", &self.allocated[..]);
         if self.finding.breach.is_some() {
-            [("the driver was here", &self.used[..]), freed, allocated]
-        } else {
-            [
-                freed,
-                ("the command was submitted here", &self.used[..]),
-                allocated,
-            ]
+            return vec![("the driver was here", &self.used[..]), freed, allocated];
         }
+        let used = ("the command was submitted here", &self.used[..]);
+        let mut stacks = match self.finding.kind {
+            // The address itself is what is wrong.
+            Kind::DmaInterruptRange | Kind::DmaRawPhysicalAddress => vec![
+                (
+                    "the queue was enabled here",
+                    self.clue(ClueKind::QueueEnabled),
+                ),
+                ("the address was asked for here", &self.origin[..]),
+                (
+                    "the device was told the address here",
+                    self.clue(ClueKind::Attached),
+                ),
+            ],
+            Kind::PartialAllocationIgnored => vec![(
+                "the device was told the address here",
+                self.clue(ClueKind::Attached),
+            )],
+            _ => Vec::new(),
+        };
+        stacks.retain(|(_, stack)| !stack.is_empty());
+        stacks.extend([freed, used, allocated]);
+        stacks
     }
 
     /// The same without words.
-    pub(crate) fn places(&self) -> [&[Frame]; 3] {
-        self.stacks().map(|(_, stack)| stack)
+    pub(crate) fn places(&self) -> Vec<&[Frame]> {
+        self.stacks().into_iter().map(|(_, stack)| stack).collect()
+    }
+
+    /// The stack of a clue; empty where there is none.
+    pub(crate) fn clue(&self, kind: ClueKind) -> &[Frame] {
+        let clues = self.finding.clues.iter().zip(&self.clues);
+        clues
+            .filter(|(clue, _)| clue.kind == kind)
+            .map(|(_, stack)| &stack[..])
+            .next()
+            .unwrap_or_default()
     }
 }
 
@@ -167,6 +196,10 @@ pub struct Report {
     pub ending: Ending,
     /// What was found.
     pub findings: Vec<Found>,
+    /// Source files that are layers: three or more functions of other files
+    /// call into them. Where one of their functions is the innermost, it says
+    /// little.
+    pub layers: BTreeSet<String>,
     /// Bug checks, the first of them.
     pub stops: Vec<Stopped>,
     /// Findings that further bug checks answer; `None` for those of none.

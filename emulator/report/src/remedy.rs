@@ -1,7 +1,7 @@
 //! How to mend each finding.
 
 use ledger::spec::BUS_MASTER_DISABLED;
-use ledger::{Finding, Kind, Outcome, Party};
+use ledger::{ClueKind, Finding, Kind, Outcome, Party};
 
 /// What to change, in a sentence or two.
 pub(crate) fn remedy(finding: &Finding) -> &'static str {
@@ -10,6 +10,13 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
     let refusal = access.and_then(|access| access.refusal);
     let reason = refusal.map(|refusal| refusal.reason);
     match (finding.kind, first) {
+        (Kind::DmaUseAfterFree | Kind::DmaReusedMemory, _)
+            if access.is_some_and(|access| access.area.is_some()) =>
+        {
+            "keep a queue's rings as long as the queue is enabled: before they are freed, reset the \
+             device (write 0 to its status and wait until it reads 0) or that queue (queue_reset, \
+             if VIRTIO_F_RING_RESET was negotiated); then enable it with the new rings."
+        }
         (Kind::DmaUseAfterFree, _) => {
             "take the memory from the device before the free: detach it from every resource and \
              queue that refers to it (virtio-gpu: RESOURCE_DETACH_BACKING or RESOURCE_UNREF), wait \
@@ -23,8 +30,13 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
             "wait for the device's answer to the commands that use the memory before it is freed; \
              a cancelled wait or a timeout must reset the device first."
         }
+        (Kind::MappedAfterFree, _) if finding.breach.is_some() => {
+            "take the user mapping away first: MmUnmapLockedPages with the address that the \
+             mapping gave, in the process that has it (when its handle or the process closes, at \
+             the latest); then MmFreePagesFromMdl, then ExFreePool."
+        }
         (Kind::MappedAfterFree, Some(Party::Driver)) => {
-            "unmap what was mapped (DxgkCbUnmapMdlFromIommu) before MmFreePagesFromMdl; the order \
+            "unmap what was mapped (DxgkCbUnmapMdlFromIoMmu) before MmFreePagesFromMdl; the order \
              is map, use, unmap, free."
         }
         (Kind::MappedAfterFree, _) => {
@@ -38,6 +50,10 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
         (Kind::StaleIotlb, _) => {
             "after the leaf entry is cleared, submit an IOTLB invalidation that covers the address \
              and wait for it before the routine returns."
+        }
+        (Kind::DmaPermission, _) if finding.clue(ClueKind::LockedForReading).is_some() => {
+            "lock the MDL with IoWriteAccess or IoModifyAccess in MmProbeAndLockPages if the device \
+             writes there: with IoReadAccess it is mapped for the device read-only."
         }
         (Kind::DmaPermission, _) => {
             "map the memory with the rights that the command needs: a device that reads needs R, \
@@ -58,12 +74,12 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
         }
         (Kind::DmaUnmapped, _) => {
             "give the device only memory that is mapped for it: allocated with \
-             DxgkCbAllocatePagesForMdl, or mapped with DxgkCbMapMdlToIommu before its address is \
+             DxgkCbAllocatePagesForMdl, or mapped with DxgkCbMapMdlToIoMmu before its address is \
              queued; check addresses and lengths of what is queued."
         }
         (Kind::DmaRawPhysicalAddress, _) => {
             "take the address from what is mapped for the device: allocate with \
-             DxgkCbAllocatePagesForMdl, or map the MDL with DxgkCbMapMdlToIommu and use the \
+             DxgkCbAllocatePagesForMdl, or map the MDL with DxgkCbMapMdlToIoMmu and use the \
              addresses that this gives; a result of MmGetPhysicalAddress is for the CPU alone."
         }
         (Kind::DmaReusedMemory, _) => {
@@ -102,7 +118,7 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
         }
         (Kind::MdlNotReleased, _) => "call ExFreePool with the MDL after MmFreePagesFromMdl.",
         (Kind::MdlUseAfterFree, _) => {
-            "keep the order: unmap (DxgkCbUnmapMdlFromIommu, MmUnmapLockedPages), then \
+            "keep the order: unmap (DxgkCbUnmapMdlFromIoMmu, MmUnmapLockedPages), then \
              MmFreePagesFromMdl or MmUnlockPages, and the MDL itself (ExFreePool, IoFreeMdl) last."
         }
         (Kind::WrongIrql, _) => {
@@ -115,7 +131,7 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
         }
         (Kind::ImportForbidden, _) => {
             "replace the import by dxgkrnl's callback (DxgkCbAllocatePagesForMdl, \
-             DxgkCbAllocateContiguousMemory, DxgkCbMapMdlToIommu and their kin), or do not report \
+             DxgkCbAllocateContiguousMemory, DxgkCbMapMdlToIoMmu and their kin), or do not report \
              IoMmuSecureModeSupported."
         }
         (Kind::Hang, _) => {

@@ -12,7 +12,7 @@ use journal::Record;
 use journal::event::{AllocationKind, End, Event, NameId, Point, Scope, StackId, TrapKind};
 use ledger::span;
 use ledger::spec::fault_reason;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use symbols::Symbolizer;
 
 /// Columns of a line.
@@ -83,7 +83,7 @@ impl<'a> Trace<'a> {
         };
         let innermost = frames.get(..frames.len().min(1)).unwrap_or_default();
         let frames = crate::build::describe(self.symbols, innermost);
-        let place = stack::telling(&[&frames]);
+        let place = stack::telling(&[&frames], &BTreeSet::new());
         place.map_or_else(String::new, |place| {
             format!("  at{}", clean_short(&place, MAX_PLACE))
         })

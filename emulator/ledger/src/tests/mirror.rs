@@ -42,11 +42,7 @@ fn what_was_never_mapped_is_said_so() {
 
 #[test]
 fn what_was_unmapped_is_said_so_however_it_was() {
-    for (start, length) in [
-        (ADDRESS + 0x1000, 0x1000),
-        (ADDRESS, 0x4000),
-        (0, !0xfff),
-    ] {
+    for (start, length) in [(ADDRESS + 0x1000, 0x1000), (ADDRESS, 0x4000), (0, !0xfff)] {
         let run = map(guest(), ADDRESS, 4, PAGE, true);
         let (kind, said) = summary(unmap(run, start, length));
         assert_eq!(kind, Kind::DmaUnmapped);

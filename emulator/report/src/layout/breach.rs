@@ -1,6 +1,6 @@
 //! What a finding about a broken rule shows beyond one about an access.
 
-use super::finding::{allocation_words, certainty};
+use super::finding::{allocation_words, certainty, more_words};
 use super::{Page, Tone};
 use crate::spec::status_name;
 use ledger::{BreachFacts, Finding, Kind};
@@ -18,7 +18,8 @@ pub(crate) fn draw(page: &mut Page, finding: &Finding, facts: &BreachFacts) {
         page.row("about", Tone::Plain, &text);
     }
     if let Some(allocation) = &finding.allocation {
-        page.row("memory", Tone::Plain, &allocation_words(allocation));
+        let text = allocation_words(allocation) + &more_words(finding);
+        page.row("memory", Tone::Plain, &text);
     }
 }
 

@@ -229,21 +229,11 @@ fn last_line(report: &Report) -> Line {
             )
         };
     };
-    // The place that must change: the free, or else the submission.
-    let frames = found.places();
-    let frame = frames
-        .iter()
-        .find_map(|frames| stack::shown(frames).find(|frame| frame.function.is_some()))
-        .or_else(|| frames.iter().find_map(|frames| frames.first()));
     let count = report.new_findings().count() as u64;
     let count = count.saturating_add(report.facts.findings_omitted);
     let mut text = format!("SUMMARY: {}", found.finding.kind.id());
-    if let Some(frame) = frame {
-        if let Some(source) = stack::source(frame) {
-            text.push_str(&format!(" {source}"));
-        }
-        text.push_str(&format!(" in {}", stack::name(frame)));
-    }
+    // The place that must change: the free, or else the submission.
+    text.push_str(&stack::telling(&found.places(), &report.layers).unwrap_or_default());
     if count > 1 {
         text.push_str(&format!(" (and {} more)", count - 1));
     }

@@ -6,7 +6,9 @@ use crate::remedy::remedy;
 use crate::spec::bug_check_name;
 use journal::event::{AllocationKind, Certainty, NO_QUEUE};
 use ledger::spec::{fault_reason, is_iommu_fault};
-use ledger::{AccessFacts, AllocationFacts, Command, Finding, Kind, Outcome, Party, span};
+use ledger::{
+    AccessFacts, AllocationFacts, Command, Finding, Kind, Outcome, Party, QueueArea, span,
+};
 
 /// How a stack is drawn.
 type DrawStack = fn(&mut Page, &[Frame], &str);
@@ -130,10 +132,21 @@ fn accessed(page: &mut Page, finding: &Finding, access: &AccessFacts) {
     }
     page.row("address", Tone::Plain, &text);
     if let Some(command) = &access.command {
-        page.row("command", Tone::Name, &command_words(command));
+        page.row("command", Tone::Name, &command_words(command, access.area));
+    }
+    if let Some(area) = access.area
+        && access.command.as_ref().is_none_or(|of| of.context.0 != 0)
+    {
+        let text = format!(
+            "the address is in queue {}'s {}",
+            area.queue,
+            area.part.words()
+        );
+        page.row("queue", Tone::Warn, &text);
     }
     if let Some(allocation) = &finding.allocation {
-        page.row("memory", Tone::Plain, &allocation_words(allocation));
+        let text = allocation_words(allocation) + &more_words(finding);
+        page.row("memory", Tone::Plain, &text);
     }
     if let Some(mdl) = &access.mdl {
         let text = format!("MDL {:#x}, mapped with handle {:#x}", mdl.mdl, mdl.handle);
@@ -169,9 +182,15 @@ fn accessed(page: &mut Page, finding: &Finding, access: &AccessFacts) {
     }
 }
 
-fn command_words(command: &Command) -> String {
+fn command_words(command: &Command, area: Option<QueueArea>) -> String {
     if command.context.0 == 0 {
-        return "none: the device's own access to its rings".to_owned();
+        return match area {
+            Some(QueueArea { queue, part }) => {
+                let part = part.words();
+                format!("none: the device's own access to queue {queue}'s {part}")
+            }
+            None => "none: the device's own access to its rings".to_owned(),
+        };
     }
     let mut text = match &command.name {
         Some(name) if command.detail.is_empty() => name.clone(),
@@ -200,6 +219,18 @@ fn maker(kind: AllocationKind) -> &'static str {
         AllocationKind::Pool => "pool",
         AllocationKind::FramebufferSave => "DxgkCbPinFrameBufferForSave",
         AllocationKind::HardwareReserved => "a range reserved by the hardware",
+    }
+}
+
+/// How many other allocations the same happened to.
+pub(crate) fn more_words(finding: &Finding) -> String {
+    match finding.allocations {
+        0 | 1 => String::new(),
+        2 => "; and 1 more allocation, made in the same place".to_owned(),
+        many => format!(
+            "; and {} more allocations, made in the same place",
+            many - 1
+        ),
     }
 }
 
@@ -246,10 +277,27 @@ fn stacks(page: &mut Page, found: &Found, draw: DrawStack) {
         titled(page, title, Some(origin.time));
         draw(page, &found.origin, "no stack was recorded");
     }
-    if let Some(command) = finding.command() {
+    let clues = |page: &mut Page| {
+        for (clue, stack) in finding.clues.iter().zip(&found.clues) {
+            titled(page, &clue.text, Some(clue.place.time));
+            draw(page, stack, "no stack was recorded");
+        }
+    };
+    // The address itself is what is wrong.
+    let address_first = finding.kind == Kind::DmaInterruptRange;
+    if address_first || finding.breach.is_some() {
+        clues(page);
+    }
+    // Of the device's own looks at its rings there is none.
+    if let Some(command) = finding.command()
+        && (command.context.0 != 0 || finding.clues.is_empty())
+    {
         let submitted = command.submitted.as_ref().map(|place| place.time);
         titled(page, "used: the command was submitted here", submitted);
         draw(page, &found.used, "no doorbell was seen for it");
+    }
+    if !address_first && finding.breach.is_none() {
+        clues(page);
     }
     if let Some(mdl) = access.and_then(|access| access.mdl.as_ref()) {
         if let Some(unmapped) = &mdl.unmapped {
@@ -336,6 +384,9 @@ fn windows(page: &mut Page, finding: &Finding) {
 
 fn unnoticed(kind: Kind, access: &AccessFacts) -> &'static str {
     match access.outcome {
+        Outcome::Refused if kind == Kind::ExclusiveAccessViolation => {
+            "no fault was reported to it; while the device is in no domain, none need be"
+        }
         Outcome::Refused => "no fault was reported to it",
         Outcome::NoAccess => "does not notice; the next access of the device goes through",
         _ if kind == Kind::ExclusiveAccessViolation => {
@@ -345,6 +396,15 @@ fn unnoticed(kind: Kind, access: &AccessFacts) -> &'static str {
         _ if matches!(kind, Kind::DmaRawPhysicalAddress | Kind::DmaUnmapped) => {
             "does not notice: nothing is isolated here; with isolation the same access is refused \
              (bug check 0xE6)"
+        }
+        _ if access.reused_by.is_some() => {
+            if access.write {
+                "does not notice: no fault, no bug check; the memory of the page's new owner is \
+                 overwritten"
+            } else {
+                "does not notice: no fault, no bug check; the device gets what the page's new owner \
+                 keeps there"
+            }
         }
         _ if access.write => {
             "does not notice: no fault, no bug check; the memory of whoever has the page next is \

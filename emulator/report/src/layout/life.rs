@@ -4,6 +4,7 @@ use super::{Line, Page, Tone, stack};
 use crate::model::Found;
 use journal::event::{ContextId, Scope};
 use ledger::{Kind, Moment, Step, span};
+use std::collections::BTreeSet;
 
 /// Columns of the time.
 const TIME: usize = 12;
@@ -133,7 +134,7 @@ pub(crate) fn words(found: &Found, moment: &Moment) -> (String, String, Tone) {
 /// Who did it: the innermost function of a stack that the history names.
 fn by(found: &Found, stack: u32) -> String {
     let frames = found.callers.get(&stack).map(Vec::as_slice);
-    let place = stack::telling(&[frames.unwrap_or_default()]);
+    let place = stack::telling(&[frames.unwrap_or_default()], &BTreeSet::new());
     place.map_or_else(String::new, |place| {
         format!(" by{}", place.trim_start_matches(" in"))
     })

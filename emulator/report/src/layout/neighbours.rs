@@ -19,6 +19,7 @@ fn code(page: &Neighbour) -> (String, Tone) {
         Reach::Mapped => 'm',
         Reach::Unmapped => '-',
         Reach::Identity => '=',
+        Reach::Never => 'n',
         Reach::Unknown => '?',
     };
     let reachable = matches!(page.reach, Reach::Mapped | Reach::Identity);
@@ -37,7 +38,11 @@ pub(crate) fn draw(page: &mut Page, found: &Found) {
         return;
     };
     let map = &access.surroundings;
-    if map.pages.is_empty() {
+    // Where nothing is the driver's and nothing is mapped, it says nothing.
+    let telling = |page: &Neighbour| {
+        page.owner != Ownership::Never || matches!(page.reach, Reach::Mapped | Reach::Never)
+    };
+    if !map.pages.iter().any(telling) {
         return;
     }
     let first = map.first.page();
@@ -74,7 +79,11 @@ pub(crate) fn draw(page: &mut Page, found: &Found) {
         "1st: o owned by the driver, f freed (quarantine), r freed (recycled), . never its;",
         "     capital: this allocation.  2nd: m mapped, - not mapped, = no isolation, ? not seen",
     ];
-    for text in legend {
+    let never = map.pages.iter().any(|page| page.reach == Reach::Never);
+    let more = never.then_some(
+        "     n never mapped: the page of that physical address, which the device cannot reach",
+    );
+    for text in legend.into_iter().chain(more) {
         page.push(Line::new().with(Tone::Faint, format!("    {text}")));
     }
 }

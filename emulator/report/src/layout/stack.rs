@@ -2,6 +2,7 @@
 
 use super::{Line, Page, Tone};
 use crate::model::Frame;
+use std::collections::BTreeSet;
 
 /// What a line of a stack is called: `module!function+0x1c`.
 pub(crate) fn symbol(frame: &Frame) -> String {
@@ -113,21 +114,44 @@ fn tone(frame: &Frame) -> Tone {
     }
 }
 
+/// Lines above the innermost that a place is looked for in.
+const MAX_CLIMBED: usize = 4;
+
 /// The place of the first stack that has names, to follow a finding's id:
-/// ` file:line in function`; else the first place there is.
-pub(crate) fn telling(stacks: &[&[Frame]]) -> Option<String> {
-    let named = |stack: &&[Frame]| -> Option<Frame> {
-        let mut frames = shown(stack);
-        frames.find(|frame| frame.function.is_some()).cloned()
+/// ` file:line in function`; else the first place there is. Where the
+/// innermost function is of a file that many call into (`layers`), it is the
+/// nearest above it that is of none, or at least of another, and both are
+/// named: ` file:line in outer > inner`.
+pub(crate) fn telling(stacks: &[&[Frame]], layers: &BTreeSet<String>) -> Option<String> {
+    let named = |stack: &&[Frame]| {
+        let named = shown(stack).filter(|frame| frame.function.is_some());
+        let frames: Vec<Frame> = named.take(1 + MAX_CLIMBED).cloned().collect();
+        (!frames.is_empty()).then_some(frames)
     };
-    let frame = stacks
+    let frames = stacks.iter().find_map(named).or_else(|| {
+        let first = stacks.iter().find_map(|stack| stack.first().cloned())?;
+        Some(vec![first])
+    })?;
+    let (inner, above) = frames.split_first()?;
+    let is_layer = |frame: &Frame| frame.file.as_ref().is_some_and(|of| layers.contains(of));
+    let outer = above
         .iter()
-        .find_map(named)
-        .or_else(|| stacks.iter().find_map(|stack| stack.first().cloned()))?;
-    let source = source(&frame).map(|source| format!(" {source}"));
-    Some(format!(
-        "{} in {}",
-        source.unwrap_or_default(),
-        name(&frame)
-    ))
+        .find(|frame| !is_layer(frame))
+        .or_else(|| above.iter().find(|frame| frame.file != inner.file))
+        .filter(|_| is_layer(inner));
+    let place = source(outer.unwrap_or(inner)).map(|source| format!(" {source}"));
+    let function = match outer {
+        Some(outer) => format!("{} > {}", name(outer), short(&name(inner))),
+        None => name(inner),
+    };
+    Some(format!("{} in {function}", place.unwrap_or_default()))
+}
+
+/// A function's name without its modules: its type stays.
+fn short(function: &str) -> String {
+    // Not within the arguments of a generic.
+    let plain = function.split('<').next().unwrap_or_default();
+    let mut parts = plain.rmatch_indices("::").skip(1);
+    let from = parts.next().map_or(0, |(at, _)| at + 2);
+    function.get(from..).unwrap_or(function).to_owned()
 }

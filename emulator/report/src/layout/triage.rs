@@ -18,7 +18,7 @@ pub(crate) fn name(report: &Report, index: usize) -> String {
         .findings
         .get(index)
         .map_or_else(String::new, |found| {
-            let place = stack::telling(&found.places());
+            let place = stack::telling(&found.places(), &report.layers);
             format!("{}{}", found.finding.kind.id(), place.unwrap_or_default())
         })
 }

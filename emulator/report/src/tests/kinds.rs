@@ -199,7 +199,7 @@ fn says(kind: Kind) -> &'static [&'static str] {
         Kind::DmaRawPhysicalAddress => &[
             "the driver asked for the physical address here",
             "write refused",
-            "DxgkCbMapMdlToIommu",
+            "DxgkCbMapMdlToIoMmu",
         ],
         Kind::DmaReusedMemory => &[
             "allocated again here",

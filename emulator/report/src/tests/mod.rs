@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod clues;
 mod drawing;
 mod endings;
 mod hostile;
