@@ -98,6 +98,23 @@ rules! {
     )
     .returns(0)
     .documented(NULL);
+    // What Driver Verifier only advises, and nothing is done about
+    MAP_OLD "map-mdl-old" = Rule::new(
+        &["MmMapLockedPages"],
+        "MmMapLockedPagesSpecifyCache is the routine to use",
+    )
+    .ours("bug check 0xC4, row 0x81; the old routine works, and a run shall go on");
+    MAP_MAY_FAIL "map-mdl-may-fail" = Rule::new(
+        NEW_MAP,
+        "BugCheckOnFailure is FALSE",
+    )
+    .ours("bug check 0xC4, row 0x82; only a failure stops Windows here: map-mdl-bug-check");
+    MAP_NO_EXECUTE "map-mdl-no-execute" = Rule::new(
+        NEW_MAP,
+        "An MDL is mapped with MdlMappingNoExecute",
+    )
+    .ours("bug check 0xC4, row 0x2002, a check of code integrity; no mapping of an MDL can be \
+           executed here");
     UNMAP_PARTIAL "unmap-partial-mdl" = Rule::new(
         UNMAPS,
         "Only a mapping of its own is released from a partial MDL",

@@ -302,6 +302,14 @@ rules! {
     )
     .returns(status::INVALID_PARAMETER_2 as u64)
     .documented("MmAdvanceMdl's page, return value; that the end itself is too far is ours");
+    ADVANCE_ALLOCATED "advance-allocated-pages" = Rule::new(
+        &["MmAdvanceMdl"],
+        "An MDL that was allocated with its pages is not advanced past any of them",
+    )
+    .finding("foreign-mdl")
+    .stops(0x4E, [Is(0x07), Of("the page"), Is(0), Is(0)])
+    .inferred("MmAdvanceMdl's page: pages that are passed are unlocked; these were allocated, \
+               and nobody locked them, which is bug check 0x4E, 0x07");
     UNLOCK_POOL "unlock-nonpaged-pool" = Rule::new(
         UNLOCKS,
         "An MDL for nonpaged pool is not unlocked",

@@ -12,8 +12,7 @@ use memory::{Gva, PAGE_SIZE, Pfn};
 
 /// `NTSTATUS (PMDL, ULONG NumberOfBytes)`: the MDL begins that much later.
 /// Pages that it leaves are unlocked, and their part of a system mapping is
-/// released. Of an MDL made with its pages they stay allocated, and nothing
-/// describes them any more: such an MDL cannot be freed.
+/// released.
 pub(super) fn advance(
     state: &mut State,
     platform: &mut dyn Platform,
@@ -37,6 +36,14 @@ fn run(state: &mut State, platform: &mut dyn Platform, irql: u8, at: Gva, bytes:
     let offset = u64::from(mdl.byte_offset) + u64::from(bytes);
     let passed = offset / PAGE_SIZE;
     let (left, kept) = slots.split_at_checked(passed as usize).unwrap_or_default();
+    if let Some(&page) = left.first()
+        && state.mdls.contains_key(&at)
+    {
+        let what = format!("{NAME} of the MDL at {at} by {bytes} bytes, past page {page:#x}");
+        return Err(rule::ADVANCE_ALLOCATED
+            .outcome(&[page], what)
+            .about(state.subject_at(at)));
+    }
     let own = layout::SOURCE_IS_NONPAGED_POOL | layout::PARTIAL;
     if mdl.flags & layout::PAGES_LOCKED != 0 && mdl.flags & own == 0 {
         for &frame in left {

@@ -9,9 +9,17 @@ use crate::call::Outcome;
 use crate::mm::testing::{FIRST, RAM, TestMachine, invoke, state_with_quarantine};
 use crate::mm::{Frame, Mdl, State};
 use crate::platform::Platform;
+use journal::event::Event;
 use memory::{Gva, PAGE_SIZE, Pfn};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+
+/// MM_ANY_NODE_OK.
+const ANY_NODE: u64 = 0x8000_0000;
+/// Who frees what the device reaches breaks this rule.
+const PINNED: &str = "mdl-device-mapped";
+/// The test's own memory.
+const OWN: Gva = Gva(0xffff_8000_0000_0000);
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -20,6 +28,10 @@ enum Step {
     Partial(u64),
     Pool(u64),
     Contiguous(u64),
+    /// The same, by MmAllocateContiguousNodeMemory.
+    ContiguousNode(u64),
+    /// The same, by MmAllocateContiguousMemoryEx.
+    ContiguousEx(u64),
     /// An MDL for a pool block.
     PoolMdl(usize),
     Map(usize),
@@ -28,6 +40,13 @@ enum Step {
     UnmapForUser(usize),
     Lock(usize),
     Unlock(usize),
+    /// A locked MDL begins a page later, if there is one.
+    Advance(usize),
+    /// An MDL made with its pages does not: must stop.
+    AdvanceWrongly(usize),
+    /// The device reaches a locked MDL, or no more.
+    Pin(usize),
+    Unpin(usize),
     /// Free it as what it is; a second time must stop.
     Free(usize),
     /// Free the structure of an MDL.
@@ -43,6 +62,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         (1u64..400).prop_map(Step::Partial),
         (1u64..20_000).prop_map(Step::Pool),
         (1u64..20_000).prop_map(Step::Contiguous),
+        (1u64..20_000).prop_map(Step::ContiguousNode),
+        (1u64..20_000).prop_map(Step::ContiguousEx),
         which().prop_map(Step::PoolMdl),
         which().prop_map(Step::Map),
         which().prop_map(Step::Unmap),
@@ -50,6 +71,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         which().prop_map(Step::UnmapForUser),
         which().prop_map(Step::Lock),
         which().prop_map(Step::Unlock),
+        which().prop_map(Step::Advance),
+        which().prop_map(Step::AdvanceWrongly),
+        which().prop_map(Step::Pin),
+        which().prop_map(Step::Unpin),
         which().prop_map(Step::Free),
         which().prop_map(Step::FreeStructure),
         which().prop_map(Step::FreeWrongly),
@@ -79,6 +104,10 @@ struct Object {
     /// User address of the MDL.
     user: Option<u64>,
     locked: bool,
+    /// The device reaches it.
+    pinned: bool,
+    /// Pages that the MDL of a pool block describes.
+    left: u64,
     /// The pool block that the MDL describes.
     block: Option<usize>,
 }
@@ -120,6 +149,8 @@ impl Rig {
                 mapped: None,
                 user: None,
                 locked: false,
+                pinned: false,
+                left: 0,
                 block: None,
             });
         }
@@ -170,14 +201,34 @@ impl Rig {
                 let frames = self.frames_at(at);
                 self.add(Kind::Contiguous, at, frames);
             }
+            Step::ContiguousNode(bytes) => {
+                let arguments = [bytes, 0, u64::MAX, 0, 4, ANY_NODE];
+                let at = self.value("MmAllocateContiguousNodeMemory", &arguments);
+                let frames = self.frames_at(at);
+                self.add(Kind::Contiguous, at, frames);
+            }
+            Step::ContiguousEx(bytes) => {
+                let (size, base) = (OWN.0, OWN.0 + 8);
+                self.machine.write_u64(Gva(size), bytes).unwrap();
+                let arguments = [size, 0, u64::MAX, 0, ANY_NODE, 4, 0, 1, 0, base];
+                if self.value("MmAllocateContiguousMemoryEx", &arguments) == 0 {
+                    let at = self.machine.read_u64(Gva(base)).unwrap();
+                    let frames = self.frames_at(at);
+                    self.add(Kind::Contiguous, at, frames);
+                }
+            }
             Step::PoolMdl(which) => {
                 if let Some(block) = self.pick(which, |o| o.kind == Kind::Pool && o.live) {
                     let address = self.objects[block].address;
-                    let mdl = self.value("IoAllocateMdl", &[address, 1, 0, 0, 0]);
+                    let pages = self.objects[block].frames.len() as u64;
+                    let bytes = (pages - 1) * PAGE_SIZE + 1;
+                    let mdl = self.value("IoAllocateMdl", &[address, bytes, 0, 0, 0]);
                     let own = self.frames_at(mdl);
                     self.add(Kind::Structure, mdl, own);
                     if mdl != 0 {
-                        self.objects.last_mut().unwrap().block = Some(block);
+                        let object = self.objects.last_mut().unwrap();
+                        object.block = Some(block);
+                        object.left = pages;
                     }
                 }
             }
@@ -193,14 +244,62 @@ impl Rig {
             Step::Unlock(which) => {
                 if let Some(index) = self.pick(which, |o| o.block.is_some() && o.live) {
                     let object = &mut self.objects[index];
-                    let (mdl, locked) = (object.address, object.locked);
+                    let (mdl, locked, pinned) = (object.address, object.locked, object.pinned);
                     object.locked = false;
                     object.mapped = None;
                     if locked {
+                        let before = self.told();
                         self.value("MmUnlockPages", &[mdl]);
+                        assert_eq!(self.told() - before, usize::from(pinned));
                     } else {
                         self.stops("MmUnlockPages", mdl);
                     }
+                }
+            }
+            Step::Advance(which) => {
+                if let Some(index) = self.pick(which, |o| o.locked && o.live && o.user.is_none()) {
+                    let mdl = self.objects[index].address;
+                    let status = self.value("MmAdvanceMdl", &[mdl, PAGE_SIZE]);
+                    let object = &mut self.objects[index];
+                    if object.left > 1 {
+                        assert_eq!(status, 0);
+                        object.left -= 1;
+                        object.mapped = object.mapped.map(|at| at + PAGE_SIZE);
+                    } else {
+                        assert_eq!(status, 0xc000_00f0);
+                    }
+                }
+            }
+            Step::AdvanceWrongly(which) => {
+                let structures: Vec<u64> = self
+                    .objects
+                    .iter()
+                    .filter(|o| o.kind == Kind::Structure && o.live)
+                    .map(|o| o.address)
+                    .collect();
+                let made = |o: &Object| {
+                    let there = o.live && structures.contains(&o.address);
+                    o.kind == Kind::Pages && there && o.frames.len() > 1
+                };
+                if let Some(index) = self.pick(which, made) {
+                    let (before, mdl) = (self.state.clone(), self.objects[index].address);
+                    let outcome = self.call("MmAdvanceMdl", &[mdl, PAGE_SIZE]);
+                    assert!(matches!(outcome, Outcome::Stop(_)), "{outcome:?}");
+                    assert_eq!(self.state, before);
+                }
+            }
+            Step::Pin(which) => {
+                if let Some(index) = self.pick(which, |o| o.locked && o.live && !o.pinned) {
+                    let mdl = Gva(self.objects[index].address);
+                    let read = Mdl::read(&self.machine, mdl).unwrap();
+                    let frames = read.frames(&self.machine).unwrap();
+                    self.state.pin_for_device(mdl, &frames);
+                    self.objects[index].pinned = true;
+                }
+            }
+            Step::Unpin(which) => {
+                if let Some(index) = self.pick(which, |o| o.pinned) {
+                    self.unpin(index);
                 }
             }
             Step::Map(which) => {
@@ -258,6 +357,18 @@ impl Rig {
         }
     }
 
+    fn unpin(&mut self, index: usize) {
+        let object = &mut self.objects[index];
+        object.pinned = false;
+        self.state.unpin_for_device(Gva(object.address));
+    }
+
+    /// How often it was told that something went which the device reaches.
+    fn told(&self) -> usize {
+        let told = |event: &Event| matches!(event, Event::Breach(b) if b.rule == PINNED);
+        self.machine.events().iter().filter(|&e| told(e)).count()
+    }
+
     fn free(&mut self, which: usize) {
         let Some(index) = self.pick(which, |o| o.kind != Kind::Structure) else {
             return;
@@ -310,6 +421,9 @@ impl Rig {
         if live && !locked && user.is_some() {
             self.stops(name, address);
         } else if live && !locked && !self.objects.iter().any(pages) {
+            if self.objects[index].pinned {
+                self.unpin(index);
+            }
             self.value(name, &[address]);
             self.objects[index].live = false;
         }
@@ -355,6 +469,7 @@ proptest! {
             machine: TestMachine::new(),
             objects: Vec::new(),
         };
+        rig.machine.map(OWN, Pfn(2), crate::Protection::WRITE).unwrap();
         for step in steps {
             rig.step(step);
             rig.check();

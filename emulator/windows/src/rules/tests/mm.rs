@@ -235,6 +235,17 @@ pub const CASES: &[Case] = &[
         |w| build(w, 0x40),
     ),
     (
+        "advance-allocated-pages",
+        |w| {
+            let mdl = w.pages(2);
+            w.call("MmAdvanceMdl", &[mdl, PAGE_SIZE])
+        },
+        |w| {
+            let mdl = w.pages(2);
+            w.call("MmAdvanceMdl", &[mdl, PAGE_SIZE - 1])
+        },
+    ),
+    (
         "advance-past-end",
         |w| {
             let mdl = w.locked();
