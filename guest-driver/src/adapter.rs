@@ -216,6 +216,8 @@ impl Adapter {
             working: false,
         });
         let result = self.bring_up(&mut state);
+        #[cfg(feature = "defects")]
+        let result = result.and_then(|heads| self.started(&state, heads));
         match result {
             Ok(_) => log!("started"),
             Err(status) => {
@@ -342,6 +344,10 @@ impl Adapter {
             return;
         }
         let state = &mut *state;
+        #[cfg(feature = "defects")]
+        if let Some(device) = &state.device {
+            crate::defects::races::stopping(&device.callbacks);
+        }
         if let Ok(context) = self.context(&state.device) {
             resource::free_all(&context, &mut state.resources);
         }
@@ -357,7 +363,11 @@ impl Adapter {
             return;
         };
         // In D3 the device is reset already, and its registers are dead.
-        if !state.asleep {
+        #[cfg(feature = "defects")]
+        let halted = state.asleep || self.blank_and_halt(&mut device);
+        #[cfg(not(feature = "defects"))]
+        let halted = state.asleep;
+        if !halted {
             self.halt(&mut device);
         }
         let callbacks = &device.callbacks;

@@ -170,6 +170,8 @@ impl Interrupts {
             for queue in queues {
                 queue.complete();
             }
+            #[cfg(feature = "defects")]
+            crate::defects::races::completed(queues[0]);
         });
     }
 

@@ -238,6 +238,11 @@ impl Queue {
         if group.outstanding.load(Ordering::Acquire) != 0 {
             #[cfg(feature = "defects")]
             let _held = crate::defects::irql::table_lock(crate::defects::Defect::IrqlWait);
+            #[cfg(feature = "defects")]
+            if crate::defects::is_chosen(crate::defects::Defect::StaleSignal) {
+                self.wait_for_signal(group);
+                return Ok(());
+            }
             if self.polled.load(Ordering::Relaxed) {
                 self.poll(group);
             } else if !group.idle.wait(Some(TIMEOUT)) {
@@ -323,6 +328,10 @@ impl Queue {
             flight.free |= 1 << slot;
             // Release: whoever sees zero also sees what the device wrote.
             if group.outstanding.fetch_sub(1, Ordering::Release) == 1 {
+                #[cfg(feature = "defects")]
+                if self.leaves_signal() {
+                    continue;
+                }
                 group.idle.set();
             }
         }

@@ -118,8 +118,10 @@ fn build(context: &Context<'_>, resource: &mut Resource, bytes: usize) -> Result
     let pages = Pages::allocate(context.callbacks, bytes)?;
     resource.pages = Some(pages);
     resource.address = pages.map()? as usize;
-    let commands = Contiguous::allocate(context.callbacks, FRAME_COMMAND_BYTES)?;
-    resource.commands = Some(commands);
+    let commands = Contiguous::allocate(context.callbacks, FRAME_COMMAND_BYTES);
+    #[cfg(feature = "defects")]
+    let commands = commands.inspect_err(|_| planted::undo_build(context, resource));
+    resource.commands = Some(commands?);
     create_in_device(context, resource)?;
     attach(context, resource)
 }
@@ -228,6 +230,8 @@ pub fn resize(
         // An old one that the device did not let go of is there.
         return Err(STATUS_INSUFFICIENT_RESOURCES);
     }
+    #[cfg(feature = "defects")]
+    planted::before_resize(context, index, &mut table.resources[index])?;
     undo!("resize-wait", wait_for_frames(context, index))?;
     if let Err(status) = begin(context, table, SPARE, kind, size, scanouts) {
         // It may have taken a scanout before it failed.
@@ -273,6 +277,8 @@ pub(crate) fn queue_frame(
     fence: u64,
 ) -> Result<()> {
     let frame = resource.frame(index)?;
+    #[cfg(feature = "defects")]
+    crate::defects::races::stamp_later(resource.commands.as_ref(), index);
     match resource.kind {
         Kind::Picture => gpu::queue_frame(context.queue, &frame, fence),
         Kind::Blob => gpu::queue_flush(context.queue, &frame, fence),

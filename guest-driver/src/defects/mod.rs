@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod irql;
 pub mod life;
 pub mod pages;
+pub mod races;
 mod raw;
 pub mod ring;
 
@@ -87,6 +88,21 @@ defects! {
     CpuFreedPool = "cpu-freed-pool",
     /// a picture is wiped after it was unmapped.
     CpuUnmappedAddress = "cpu-unmapped-address",
+    /// a wait takes the late signal of an earlier frame for its own.
+    StaleSignal = "stale-signal",
+    /// a resize gives back what the DPC of a shown frame still writes to.
+    ResizeRacesDpc = "resize-races-dpc",
+    /// StopDevice resets with a command outstanding, and frees what its DPC
+    /// looks at.
+    ResetOutstanding = "reset-outstanding",
+    /// the flag by which exclusive access waits is set before the command.
+    ExclusiveInFlight = "exclusive-in-flight",
+    /// a worker and StopDevice free one handle.
+    FreedByTwoThreads = "freed-by-two-threads",
+    /// a creation that fails half-way forgets its pages.
+    ErrorPathLeak = "error-path-leak",
+    /// a creation that fails half-way frees its pages twice.
+    ErrorPathDoubleFree = "error-path-double-free",
 }
 
 /// What the suffix of a healthy twin is.

@@ -23,6 +23,11 @@ pub const IO_READ_ACCESS: u32 = 0;
 /// LOCK_OPERATION IoModifyAccess: the pages are read and written.
 pub const IO_MODIFY_ACCESS: u32 = 2;
 
+/// THREAD_ALL_ACCESS.
+pub const THREAD_ALL_ACCESS: u32 = 0x001F_FFFF;
+/// KSTART_ROUTINE.
+pub type StartRoutine = extern "system" fn(*mut c_void);
+
 /// A routine and its wrapper.
 macro_rules! routines {
     ($($(#[$attribute:meta])* $name:ident = $routine:literal
@@ -88,6 +93,16 @@ routines! {
     lock_pages = "MmProbeAndLockPages"(mdl: *mut Mdl, mode: u8, operation: u32) -> ();
     /// Undoes [`lock_pages`].
     unlock_pages = "MmUnlockPages"(mdl: *mut Mdl) -> ();
+    /// `NTSTATUS (Handle *, Access, Attributes, Process, ClientId, Start, Context)`.
+    create_thread = "PsCreateSystemThread"(
+        handle: *mut Handle, access: u32, attributes: *mut c_void, process: Handle,
+        client: *mut c_void, start: StartRoutine, context: *mut c_void
+    ) -> i32;
+    /// `NTSTATUS (Handle, Access, Type, Mode, Object *, Information)`.
+    reference_by_handle = "ObReferenceObjectByHandle"(
+        handle: Handle, access: u32, kind: *mut c_void, mode: u8,
+        object: *mut *mut c_void, information: *mut c_void
+    ) -> i32;
 }
 
 /// Pages of `low..=high`, perhaps fewer than asked for; null for none.

@@ -5,9 +5,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::{
     Context, DeviceState, MAX_RESOURCES, Resource, Table, release_commands, release_pages, retire,
-    retire_and_release,
+    retire_and_release, wait_for_frames,
 };
-use crate::defects::{Defect, is_chosen, is_fixed, shows};
+use crate::defects::{Defect, is_chosen, is_fixed, races, shows};
 use crate::gpu::{self, FRAME_COMMAND_BYTES};
 use crate::memory::{Contiguous, Pages};
 use crate::nt::Result;
@@ -25,6 +25,10 @@ pub fn free(context: &Context<'_>, index: usize, resource: &mut Resource) -> Opt
         Some(free_and_keep(context, index, resource))
     } else if is_chosen(Defect::ReuseOldBacking) {
         Some(free_into_cache(context, index, resource))
+    } else if is_chosen(Defect::StaleSignal) {
+        Some(free_after_frame(context, index, resource))
+    } else if is_chosen(Defect::FreedByTwoThreads) {
+        Some(free_by_worker(context, index, resource))
     } else {
         None
     }
@@ -161,4 +165,55 @@ fn renew(
     }
     gpu::set_scanout(context.queue, 0, id, width, height)?;
     Ok((id, bytes / PAGE_SIZE))
+}
+
+/// Waits for the last frame, and gives the pages back at once: of what
+/// follows none makes the device read them.
+#[inline(never)]
+fn free_after_frame(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
+    context.queue.wait(index)?;
+    let released = release_pages(context.callbacks, resource);
+    retire_and_release(context, index, resource).and(released)
+}
+
+/// Takes a resource from the device, and leaves its pages to the worker.
+#[inline(never)]
+fn free_by_worker(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
+    retire(context, index, resource)?;
+    let commands = release_commands(context.callbacks, resource);
+    if let Some(pages) = resource.pages.take() {
+        pages.unmap(resource.address as *mut u8);
+        resource.address = 0;
+        races::free_later(context.callbacks, pages);
+    }
+    resource.id = 0;
+    commands
+}
+
+/// Gives back the block of the old picture's frames, so that the new one can
+/// have it.
+#[inline(never)]
+pub fn before_resize(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
+    if !is_chosen(Defect::ResizeRacesDpc) {
+        return Ok(());
+    }
+    if !races::is_block_unused(context.queue, index) {
+        wait_for_frames(context, index)?;
+    }
+    release_commands(context.callbacks, resource)
+}
+
+/// There was no memory for the block of a new picture's frames; what it has
+/// so far goes back with it. The planted bugs: the pages are forgotten, or
+/// freed here as well.
+#[inline(never)]
+pub fn undo_build(context: &Context<'_>, resource: &mut Resource) {
+    if shows(Defect::ErrorPathLeak) {
+        resource.pages = None;
+        resource.address = 0;
+    } else if shows(Defect::ErrorPathDoubleFree) {
+        let pages = resource.pages;
+        let _ = release_pages(context.callbacks, resource);
+        resource.pages = pages;
+    }
 }
