@@ -34,6 +34,7 @@ impl Deviation {
             (What::Dpc, _) => "the DPC runs when the driver waits",
             (What::Thread, _) => "another thread gets the processor",
             (What::Access, _) => "the access lands another time",
+            (What::Fail, _) => "there is no memory for what the driver asks for",
         }
     }
 }
@@ -52,6 +53,8 @@ pub enum What {
     Thread,
     /// When an access lands.
     Access,
+    /// Whether an allocation or a mapping fails.
+    Fail,
 }
 
 impl What {
@@ -64,6 +67,7 @@ impl What {
             Point::Dpc => Self::Dpc,
             Point::Thread => Self::Thread,
             Point::Landing | Point::InFlight => Self::Access,
+            Point::Fail => Self::Fail,
             Point::Random => return None,
         })
     }

@@ -5,14 +5,19 @@
 //! driver and scenario give the same journal byte for byte.
 #![forbid(unsafe_code)]
 
+pub mod fault;
 mod plan;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod verify;
 
+pub use fault::{Descriptor, Direction, Fault, Injection, Shape, Site, SiteKind, What};
 pub use plan::{MAX_WORKLOAD, Order, Part, Plan, PlanError};
 pub use steps::{MAX_FRAME_SIDE, MAX_SCANOUTS, Power, Step};
+pub use verify::{Frame, Returned, Verify};
 
+use fault::{FaultState, Tally};
 use journal::Journal;
 use journal::event::{Event, Point};
 use std::cell::RefCell;
@@ -31,23 +36,17 @@ pub struct State {
     choices: u64,
     /// State of the generator of random bytes.
     random: u64,
-}
-
-impl State {
-    /// splitmix64 (Steele, Lea and Flood, 2014).
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+    faults: FaultState,
 }
 
 /// The scenario of one run, shared by its rooms.
 #[derive(Debug)]
 pub struct Scenario {
     plan: Plan,
+    /// A bit for each kind of site at which the plan has a fault.
+    sites: u32,
+    /// Has the plan a fault, or may allocations fail?
+    faulty: bool,
     /// Deviations from the order, by the number of the choice: the plan's,
     /// until somebody decides anew.
     decided: RefCell<BTreeMap<u64, u32>>,
@@ -78,9 +77,12 @@ impl Scenario {
     pub fn new(plan: Plan, journal: Journal) -> Self {
         let state = State {
             random: plan.seed,
+            faults: FaultState::new(&plan.faults, plan.seed),
             ..State::default()
         };
         Self {
+            sites: plan.faults.iter().fold(0, |bits, f| bits | f.at.bit()),
+            faulty: plan.may_fail || !plan.faults.is_empty(),
             decided: RefCell::new(plan.choices.clone()),
             watched: RefCell::new(None),
             plan,
@@ -120,7 +122,7 @@ impl Scenario {
         let decided = self.decided.borrow().get(&number).copied();
         let wanted = match (decided, point) {
             (Some(taken), _) => taken,
-            (None, Point::Random) => (state.draw() % u64::from(options)) as u32,
+            (None, Point::Random) => (fault::draw(&mut state.random) % u64::from(options)) as u32,
             (None, _) => self.plan.by_order(point),
         };
         // A plan made for another driver may ask for a way that is not there.
@@ -209,13 +211,125 @@ impl Scenario {
             time,
             random,
             choices: _,
+            ref faults,
         } = *self.state.borrow();
-        (time, random).hash(hasher);
+        (time, random, faults).hash(hasher);
     }
 
     /// Go back to a point.
     pub fn restore(&self, state: &State) {
         self.journal.set_time(state.time);
         *self.state.borrow_mut() = state.clone();
+    }
+}
+
+/// Faults.
+impl Scenario {
+    /// Has the plan a fault at sites of this kind? Asked before
+    /// [`Scenario::inject`] where a run without faults must pay nothing.
+    #[inline]
+    #[must_use]
+    pub fn has_faults(&self, kind: SiteKind) -> bool {
+        self.sites & kind.bit() != 0
+    }
+
+    /// Has the plan a fault at all, or may allocations fail?
+    #[inline]
+    #[must_use]
+    pub fn is_faulty(&self) -> bool {
+        self.faulty
+    }
+
+    /// A site is passed: what is injected there, if anything. What is stands
+    /// in the journal.
+    #[must_use]
+    pub fn inject(&self, site: &Site<'_>) -> Option<Injection> {
+        self.inject_where(site, |_| true)
+    }
+
+    /// [`Scenario::inject`], of faults that `can` be there; others neither
+    /// are injected nor counted.
+    #[must_use]
+    pub fn inject_where(&self, site: &Site<'_>, can: impl Fn(&Fault) -> bool) -> Option<Injection> {
+        if !self.has_faults(site.kind) {
+            return None;
+        }
+        let mut state = self.state.borrow_mut();
+        let now = state.time;
+        let injection = state.faults.decide(&self.plan.faults, site, now, can)?;
+        let fault = self.plan.faults.get(injection.fault as usize)?;
+        self.journal.emit(Event::Injected {
+            fault: injection.fault,
+            name: fault.title(),
+            site: site.words(&state.faults),
+            outcome: injection.outcome.name().to_owned(),
+        });
+        Some(injection)
+    }
+
+    /// The driver calls a routine of Windows, from these places, innermost
+    /// first.
+    pub fn begin_call(&self, name: &str, frames: &[u64]) {
+        let mut state = self.state.borrow_mut();
+        state.faults.begin_call(name, frames);
+        state.faults.occurred(&self.plan.faults, name);
+    }
+
+    /// The routine has done all it does.
+    pub fn end_call(&self) {
+        self.state.borrow_mut().faults.end_call();
+    }
+
+    /// A routine of the driver is entered.
+    pub fn entered(&self, name: &str) {
+        let mut state = self.state.borrow_mut();
+        state.faults.occurred(&self.plan.faults, name);
+    }
+
+    /// The device learnt which command a context is.
+    pub fn learnt(&self, context: u32, command: &str) {
+        self.state.borrow_mut().faults.command = Some((context, command.to_owned()));
+    }
+
+    /// The routine that is being called finds no memory.
+    pub fn refuse_memory(&self) {
+        self.state.borrow_mut().faults.refused = true;
+    }
+
+    /// No routine finds memory from now on.
+    pub fn exhaust_memory(&self) {
+        self.state.borrow_mut().faults.low_memory = true;
+    }
+
+    /// What the routine that is being called gets is like this.
+    pub fn set_shape(&self, shape: Shape) {
+        self.state.borrow_mut().faults.shape = shape;
+    }
+
+    /// Does the routine that the driver is in find no memory?
+    #[must_use]
+    pub fn refuses_memory(&self) -> bool {
+        if !self.faulty {
+            return false;
+        }
+        let faults = &self.state.borrow().faults;
+        faults.call.is_some() && (faults.refused || faults.low_memory)
+    }
+
+    /// What the memory must be like that the routine gets in which the driver
+    /// is.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        if !self.faulty {
+            return Shape::default();
+        }
+        self.state.borrow().faults.shape
+    }
+
+    /// How often the site of each fault of the plan was passed, and how often
+    /// it was injected.
+    #[must_use]
+    pub fn tallies(&self) -> Vec<Tally> {
+        self.state.borrow().faults.tallies.clone()
     }
 }

@@ -1,10 +1,14 @@
 //! Scenario files.
 
+use crate::fault::{self, Fault, Line, MAX_FAULTS};
 use crate::steps::{self, MAX_FRAME_SIDE, Step};
+use crate::verify::Verify;
 use journal::event::Point;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use thiserror::Error;
+use toml::Spanned;
 
 /// Most steps a workload may have.
 pub const MAX_WORKLOAD: usize = 10_000;
@@ -62,10 +66,16 @@ struct File {
     order: Order,
     #[serde(default)]
     part_accesses: Part,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    may_fail: bool,
     #[serde(default)]
     displays: Option<Vec<(u32, u32)>>,
     #[serde(default)]
     choice: Vec<Choice>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fault: Vec<Spanned<Fault>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verify: Option<Verify>,
     #[serde(default)]
     workload: Option<Vec<Step>>,
 }
@@ -97,6 +107,19 @@ pub enum PlanError {
         /// What is wrong, and what to write.
         problem: String,
     },
+    /// A fault that cannot be.
+    #[error("line {line}: fault {fault}: {problem}")]
+    Fault {
+        /// Line of the file where it begins, from 1.
+        line: usize,
+        /// Which, from 1.
+        fault: usize,
+        /// What is wrong, and what to write.
+        problem: String,
+    },
+    /// Something that cannot be verified.
+    #[error("verify: {0}")]
+    Verify(String),
     /// A display that cannot be.
     #[error(
         "display {at} is {width} x {height}: give at most {MAX_FRAME_SIDE} x {MAX_FRAME_SIDE} \
@@ -134,6 +157,12 @@ pub struct Plan {
     /// Deviations from the order: the way to take, by the number of the
     /// choice.
     pub choices: BTreeMap<u64, u32>,
+    /// Is each allocation and mapping asked of [`Point::Fail`]?
+    pub may_fail: bool,
+    /// Faults to inject.
+    pub faults: Vec<Fault>,
+    /// What must be true after the run.
+    pub verify: Option<Verify>,
 }
 
 impl Default for Plan {
@@ -158,6 +187,9 @@ impl Default for Plan {
             ],
             displays: Vec::new(),
             choices: BTreeMap::new(),
+            may_fail: false,
+            faults: Vec::new(),
+            verify: None,
         }
     }
 }
@@ -190,6 +222,19 @@ impl Plan {
                 return Err(PlanError::TwiceChosen(number));
             }
         }
+        limit("fault", file.fault.len(), MAX_FAULTS)?;
+        let mut faults = Vec::new();
+        for (index, spanned) in file.fault.into_iter().enumerate() {
+            let line = line_of(text, spanned.span().start);
+            let mut fault = spanned.into_inner();
+            fault.line = Line(line);
+            fault::check(&fault).map_err(|problem| PlanError::Fault {
+                line,
+                fault: index + 1,
+                problem,
+            })?;
+            faults.push(fault);
+        }
         Ok(Self {
             name: file.name.unwrap_or_else(|| "unnamed".to_owned()),
             seed: file.seed.unwrap_or(default.seed),
@@ -198,7 +243,58 @@ impl Plan {
             workload,
             displays,
             choices,
+            may_fail: file.may_fail,
+            faults,
+            verify: file.verify,
         })
+    }
+
+    /// Give the faults that name a `caller` the functions that it names:
+    /// `find` says where the functions lie that a pattern `module!function`
+    /// describes.
+    ///
+    /// # Errors
+    /// [`PlanError::Fault`] of the first whose pattern names none.
+    pub fn resolve_callers(
+        &mut self,
+        mut find: impl FnMut(&str) -> Vec<Range<u64>>,
+    ) -> Result<(), PlanError> {
+        for (index, fault) in self.faults.iter_mut().enumerate() {
+            let Some(caller) = &fault.caller else {
+                continue;
+            };
+            fault.callers = find(caller);
+            if fault.callers.is_empty() {
+                let problem = format!(
+                    "caller = {caller:?} names no function of the driver: is its .pdb beside it?"
+                );
+                return Err(fault_error(fault, index, problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Let somebody who knows the names look at each fault: the problem that
+    /// `look` tells is the error.
+    ///
+    /// # Errors
+    /// [`PlanError::Fault`].
+    pub fn check_faults(
+        &self,
+        mut look: impl FnMut(&Fault) -> Result<(), String>,
+    ) -> Result<(), PlanError> {
+        for (index, fault) in self.faults.iter().enumerate() {
+            look(fault).map_err(|problem| fault_error(fault, index, problem))?;
+        }
+        Ok(())
+    }
+
+    /// The same plan without its faults.
+    #[must_use]
+    pub fn without_faults(mut self) -> Self {
+        self.faults.clear();
+        self.verify = None;
+        self
     }
 
     /// The text of a scenario file that [`Plan::parse`] reads as this plan.
@@ -210,6 +306,13 @@ impl Plan {
             order: self.order,
             part_accesses: self.part,
             displays: Some(self.displays.clone()).filter(|displays| !displays.is_empty()),
+            may_fail: self.may_fail,
+            fault: self
+                .faults
+                .iter()
+                .map(|fault| Spanned::new(0..0, fault.clone()))
+                .collect(),
+            verify: self.verify.clone(),
             choice: self
                 .choices
                 .iter()
@@ -238,6 +341,20 @@ impl Plan {
             _ => 0,
         }
     }
+}
+
+fn fault_error(fault: &Fault, index: usize, problem: String) -> PlanError {
+    PlanError::Fault {
+        line: fault.line.0,
+        fault: index + 1,
+        problem,
+    }
+}
+
+/// The line of byte `at`, from 1.
+fn line_of(text: &str, at: usize) -> usize {
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    before.iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
 fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), PlanError> {

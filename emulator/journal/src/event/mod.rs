@@ -415,4 +415,15 @@ pub enum Event {
         /// CRC-32 of its pixels, rows top to bottom, B8G8R8X8.
         crc: u32,
     },
+    /// A fault of the scenario was injected.
+    Injected {
+        /// Which of the plan's, from 0.
+        fault: u32,
+        /// What it is called.
+        name: String,
+        /// Where: the kind of site first, then what is known of it.
+        site: String,
+        /// What was done.
+        outcome: String,
+    },
 }

@@ -167,6 +167,9 @@ pub enum Point {
     Dpc,
     /// After a trap: does the thread go on (0), or another that is ready?
     Thread,
+    /// The driver asks for memory or for a mapping: is there any (0), or not
+    /// (1)?
+    Fail,
 }
 
 /// A stop of Windows.
