@@ -2,6 +2,7 @@
 
 use crate::Ledger;
 use crate::history::{Moment, Step};
+use crate::injected::Injected;
 use crate::mappings::{Change, Translation};
 use crate::pages::PageState;
 use crate::spec::{RESET, SECURE_MODE};
@@ -89,6 +90,17 @@ impl Ledger {
             }
             Event::DebugPrint { .. } => self.facts.prints += 1,
             Event::Choice { .. } => self.facts.choices += 1,
+            Event::Injected {
+                name,
+                site,
+                outcome,
+                ..
+            } => self.injections.push(Injected {
+                time: self.time,
+                name: short(name, MAX_NAME),
+                site: short(site, MAX_NAME),
+                outcome: short(outcome, MAX_NAME),
+            }),
             Event::BugCheck(stop) => self.stopped(stop),
             Event::Allocate(allocation) => self.allocate(allocation),
             Event::Free { allocation, stack } => self.free(*allocation, *stack),

@@ -176,6 +176,8 @@ pub enum Party {
     OperatingSystem,
     /// The device, or the IOMMU.
     Device,
+    /// The scenario, which injected a fault.
+    Injected,
 }
 
 /// Who is at fault, and why.

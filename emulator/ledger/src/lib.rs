@@ -35,6 +35,7 @@ mod commands;
 mod facts;
 mod finding;
 mod history;
+mod injected;
 mod iotlb;
 mod judge;
 mod lives;
@@ -65,6 +66,7 @@ use breach::Open;
 use clues::Clues;
 use commands::Commands;
 use history::{History, Invalidations};
+use injected::Injections;
 use iotlb::Iotlb;
 use journal::Record;
 use journal::event::{AllocationKind, ContextId, PageRun, StackId};
@@ -187,6 +189,7 @@ pub struct Ledger {
     /// Live allocations that are smaller than was asked for.
     partials: BTreeSet<u32>,
     flights: BTreeMap<u32, Flight>,
+    injections: Injections,
     suspects: Vec<Suspect>,
     /// The latest event that ended a routine of Windows.
     settled: u32,

@@ -234,6 +234,7 @@ impl Ledger {
         if let Some(facts) = finding.access.take() {
             finding.summary = verdict::summary(&finding, &facts, case);
             finding.blame = verdict::blame(&finding, &facts, case);
+            self.injections.blame(access.time, &mut finding.blame);
             finding.access = Some(facts);
         }
         self.commands.mark(access.context);

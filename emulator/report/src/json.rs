@@ -268,6 +268,7 @@ fn blame(blame: &Blame) -> Value {
         Party::Driver => "driver",
         Party::OperatingSystem => "operating-system",
         Party::Device => "device",
+        Party::Injected => "injected",
     };
     json!({"party": party, "reason": blame.reason})
 }

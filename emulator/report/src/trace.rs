@@ -240,6 +240,16 @@ impl<'a> Trace<'a> {
                 let point = format!("{point:?}").to_lowercase();
                 format!("choice {number} ({point}): {taken} of {options}")
             }
+            Event::Injected {
+                name,
+                site,
+                outcome,
+                ..
+            } => format!(
+                "INJECTED {}: {outcome} at {}",
+                clean_short(name, MAX_NAME),
+                clean_short(site, MAX_NAME)
+            ),
             Event::BugCheck(stop) => format!(
                 "BUG CHECK {:#x} {} ({}): {}{}",
                 stop.code,
