@@ -8,6 +8,7 @@ pub mod call;
 pub mod dxgk;
 pub mod executive;
 pub mod hal;
+pub mod injected;
 pub mod layout;
 pub mod loader;
 pub mod mm;

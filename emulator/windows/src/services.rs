@@ -2,7 +2,7 @@
 
 use crate::call::{Call, Outcome};
 use crate::platform::Platform;
-use crate::{Windows, dxgk, executive, layout, mm, status};
+use crate::{Windows, dxgk, executive, injected, layout, mm, status};
 use memory::{Gva, PAGE_SIZE};
 
 /// Who implements a routine.
@@ -42,6 +42,14 @@ fn find(name: &str) -> Option<Service> {
         .map(Service::Callback)
         .or_else(|| row(executive::SERVICES, name).map(Service::Executive))
         .or_else(|| row(mm::SERVICES, name).map(Service::Memory))
+}
+
+/// Names of every routine that there is.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    let shared = SHARED.iter().chain(dxgk::CALLBACKS).map(|(name, _)| *name);
+    let executive = executive::SERVICES.iter().map(|(name, _)| *name);
+    let memory = mm::SERVICES.iter().map(|(name, _)| *name);
+    shared.chain(executive).chain(memory)
 }
 
 impl Windows {
@@ -105,6 +113,11 @@ impl Windows {
 
     /// The driver called thunk `index`.
     pub fn call(&mut self, p: &mut dyn Platform, index: u32, call: &Call) -> Outcome {
+        if p.scenario().is_faulty()
+            && let Some(outcome) = injected::begin(p, self.thunk_name(index).unwrap_or_default())
+        {
+            return outcome;
+        }
         let service = self.thunk_name(index).and_then(find);
         let outcome = match service {
             Some(Service::Executive(routine)) => routine(&mut self.executive, p, call),

@@ -4,6 +4,7 @@
 
 use crate::Windows;
 use crate::hal;
+use crate::injected;
 use crate::mm::frames::each_frame;
 use crate::platform::Platform;
 use journal::event::PageRun;
@@ -186,6 +187,7 @@ pub(super) fn switch(windows: &mut Windows, p: &mut dyn Platform) -> Result<(), 
     let Some(domain) = windows.dxgk.domain else {
         return Ok(());
     };
+    injected::attach(p)?;
     windows
         .hal
         .attach(p, &mut windows.mm, windows.dxgk.device, domain)?;
@@ -216,6 +218,7 @@ pub(crate) fn map(
     frames: &[Pfn],
     write: bool,
 ) -> Result<(), hal::HalError> {
+    injected::map(p, frames)?;
     match windows.dxgk.domain {
         Some(domain) if !windows.dxgk.maps_all => {
             windows
@@ -234,7 +237,9 @@ pub(crate) fn unmap(
     frames: &[Pfn],
 ) -> Result<(), hal::HalError> {
     match windows.dxgk.domain {
-        Some(domain) if !windows.dxgk.maps_all => windows.hal.unmap(p, domain, frames),
+        Some(domain) if !windows.dxgk.maps_all && !injected::keeps(p, frames) => {
+            windows.hal.unmap(p, domain, frames)
+        }
         _ => Ok(()),
     }
 }

@@ -251,7 +251,9 @@ impl Windows {
                  device is switched to its domain at once"
                     .to_owned(),
             );
-            domain::switch(self, p)?;
+            if let Err(error) = domain::switch(self, p) {
+                return self.not_enabled(p, &error);
+            }
             return self.ready();
         }
         self.dxgk.stage = Stage::Begin;
@@ -296,7 +298,11 @@ impl Windows {
 
     /// The device had its turn: switch.
     pub(super) fn switched(&mut self, p: &mut dyn Platform) -> Result<Progress, LifecycleError> {
-        domain::switch(self, p)?;
+        if let Err(error) = domain::switch(self, p) {
+            // The device stays where it was.
+            tell_exclusive(p, false);
+            return self.not_enabled(p, &error);
+        }
         self.dxgk.stage = Stage::Switched;
         Ok(Progress::DevicesTurn)
     }

@@ -253,6 +253,45 @@ impl Frames {
         Some(taken)
     }
 
+    /// Give `pages` frames within `window` to `owner` of which no two are
+    /// neighbours; `None`, with nothing changed, if there are too few.
+    pub fn allocate_scattered(
+        &mut self,
+        owner: AllocationId,
+        pages: u64,
+        window: Window,
+    ) -> Option<Taken> {
+        if owner.0 == FREE || owner > LAST_ID {
+            return None;
+        }
+        let mut found = Vec::new();
+        for segment in &self.segments {
+            let mut last = None;
+            for index in segment.within(window) {
+                if found.len() as u64 == pages {
+                    break;
+                }
+                let free = segment.words.get(index).is_some_and(|&word| word == FREE);
+                if free && last.is_none_or(|last| index > last + 1) {
+                    last = Some(index);
+                    found.push(Pfn(segment.first + index as u64));
+                }
+            }
+        }
+        if (found.len() as u64) < pages {
+            return None;
+        }
+        let mut taken = Taken::default();
+        for frame in found {
+            if let Some(word) = self.word(frame) {
+                *word = owner.0;
+                self.free -= 1;
+                push_frame(&mut taken.frames, frame);
+            }
+        }
+        Some(taken)
+    }
+
     /// Give the lowest run of `pages` frames within `window` to `owner`. It
     /// starts at a multiple of `alignment` and crosses no multiple of
     /// `boundary`, both in frames, powers of two; 0 means none. `None`, with

@@ -6,10 +6,12 @@ use super::space::{self, Region};
 use super::spec::{allocate, mdl as layout};
 use super::{AllocFailure, MadeWith, POISON, State, mdl, past, pool, retire, tell_recycled, zero};
 use crate::call::Stop;
+use crate::injected;
 use crate::platform::{Platform, Protection};
 use crate::rules::{contiguous as contiguous_rule, mm as rule};
 use journal::event::{Allocation, AllocationId, AllocationKind, Event, PageRun, StackId, Subject};
 use memory::{Gva, PAGE_SIZE, Pfn};
+use scenario::Shape;
 
 /// Tag of the pool block that an MDL structure is.
 pub const MDL_TAG: u32 = u32::from_le_bytes(*b"Mdl ");
@@ -163,6 +165,11 @@ impl State {
         let failure = AllocFailure::NoFrames { pages };
         let window =
             Window::of_addresses(request.lowest, request.highest).ok_or(failure.clone())?;
+        injected::memory(platform, pages)?;
+        let shape = platform.scenario().shape();
+        let window = shaped(window, shape)
+            .filter(|_| shape.most.is_none_or(|most| most >= pages))
+            .ok_or(failure.clone())?;
         let id = self.next_id()?;
         let taken = self
             .frames
@@ -293,6 +300,11 @@ fn take(
     let Some(window) = Window::of_addresses(request.low, request.high) else {
         return Err(failure);
     };
+    injected::memory(platform, pages)?;
+    let shape = platform.scenario().shape();
+    if shape != Shape::default() {
+        return take_shaped(state, platform, id, (pages, full), window, shape);
+    }
     let skip = request.skip / PAGE_SIZE;
     let mut taken = Taken::default();
     if request.flags & allocate::REQUIRE_CONTIGUOUS_CHUNKS != 0 {
@@ -340,6 +352,42 @@ fn take(
     }
     tell_recycled(platform, taken.recycled);
     Ok(taken.frames)
+}
+
+/// Take frames as a scenario wants them, by the rules of the routine: a part
+/// only where it may give a part.
+fn take_shaped(
+    state: &mut State,
+    platform: &dyn Platform,
+    id: AllocationId,
+    (pages, full): (u64, bool),
+    window: Window,
+    shape: Shape,
+) -> Result<Vec<PageRun>, AllocFailure> {
+    let failure = AllocFailure::NoFrames { pages };
+    let given = shape.most.map_or(pages, |most| most.min(pages));
+    if full && given < pages {
+        return Err(failure);
+    }
+    let window = shaped(window, shape).ok_or(failure.clone())?;
+    let taken = if shape.scattered {
+        state.frames.allocate_scattered(id, given, window)
+    } else {
+        state.frames.allocate(id, given, window, !full)
+    };
+    let taken = taken.filter(|taken| count_frames(&taken.frames) > 0);
+    let taken = taken.ok_or(failure)?;
+    tell_recycled(platform, taken.recycled);
+    Ok(taken.frames)
+}
+
+/// The part of a window that a scenario leaves.
+fn shaped(window: Window, shape: Shape) -> Option<Window> {
+    let low = match shape.above_4g {
+        true => Pfn(window.low.0.max((1 << 32) / PAGE_SIZE)),
+        false => window.low,
+    };
+    (low <= window.high).then_some(Window { low, ..window })
 }
 
 fn append(taken: &mut Taken, more: Taken) {

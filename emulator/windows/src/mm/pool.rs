@@ -12,6 +12,7 @@ use super::space::{self, Region};
 use super::spec::{SYSTEM_RANGE_START, pool as layout};
 use super::{AllocFailure, POISON, State, Window, past, retire, tell_recycled, zero};
 use crate::call::Stop;
+use crate::injected;
 use crate::platform::{Platform, Protection};
 use crate::rules::pool as rule;
 use journal::event::{Allocation, AllocationId, AllocationKind, Event, PageRun, StackId, Subject};
@@ -112,6 +113,7 @@ pub fn allocate(
 ) -> Result<Gva, AllocFailure> {
     let bytes = shape.bytes.max(1);
     let pages = bytes.div_ceil(PAGE_SIZE);
+    injected::memory(platform, pages)?;
     let id = state.next_id()?;
     let taken = state
         .frames

@@ -168,6 +168,9 @@ pub fn map_with_room(
     protection: Protection,
 ) -> Result<Gva, AllocFailure> {
     let pages = super::frames::count_frames(runs).saturating_add(beyond);
+    if platform.scenario().refuses_memory() {
+        return Err(AllocFailure::NoAddresses { pages });
+    }
     let base = state
         .space
         .allocate(region, pages)
