@@ -34,6 +34,7 @@ pub use vsync::VSYNC_PERIOD;
 
 use device::Gpu;
 use iommu::Dma;
+use journal::event::Event;
 use memory::{Gpa, RequesterId};
 use pci::spec::config::CLASS_DISPLAY_OTHER;
 use pci::{Function, Segment, Setup};
@@ -96,6 +97,8 @@ pub enum Stepped {
 pub struct VirtioGpu {
     function: Function,
     gpu: Gpu,
+    /// Is it gone from the bus?
+    unplugged: bool,
 }
 
 /// A point that a [`VirtioGpu`] can come back to.
@@ -120,6 +123,7 @@ impl VirtioGpu {
         Self {
             function: Function::new(&setup, &gpu),
             gpu,
+            unplugged: false,
         }
     }
 
@@ -138,17 +142,23 @@ impl VirtioGpu {
     /// Is Bus Master Enable set? Make each [`Dma`] with this.
     #[must_use]
     pub fn bus_master(&self) -> bool {
-        self.function.bus_master()
+        !self.unplugged && self.function.bus_master()
     }
 
     /// Read configuration space: 1, 2 or 4 bytes. No read of the function
     /// reaches memory; reads take a [`Dma`] as writes do.
     pub fn config_read(&mut self, _dma: Dma<'_>, offset: u16, size: u8) -> u32 {
+        if self.unplugged {
+            return u32::MAX >> (32 - 8 * u32::from(size.clamp(1, 4)));
+        }
         self.function.config_read(&self.gpu, offset, size)
     }
 
     /// Write configuration space: 1, 2 or 4 bytes.
     pub fn config_write(&mut self, dma: Dma<'_>, offset: u16, size: u8, value: u32) {
+        if self.unplugged {
+            return;
+        }
         self.function
             .config_write(dma, &mut self.gpu, offset, size, value);
     }
@@ -177,11 +187,17 @@ impl VirtioGpu {
 
     /// As [`VirtioGpu::mmio_read`], by BAR and offset.
     pub fn bar_read(&mut self, _dma: Dma<'_>, bar: u8, offset: u64, size: u8) -> u64 {
+        if self.unplugged {
+            return u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)));
+        }
         self.function.bar_read(&self.gpu, bar, offset, size)
     }
 
     /// As [`VirtioGpu::mmio_write`], by BAR and offset.
     pub fn bar_write(&mut self, dma: Dma<'_>, bar: u8, offset: u64, size: u8, value: u64) {
+        if self.unplugged {
+            return;
+        }
         self.function
             .bar_write(dma, &mut self.gpu, bar, offset, size, value);
     }
@@ -201,7 +217,7 @@ impl VirtioGpu {
     /// Would a step do something, whatever the time?
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.function.transport().is_live() && (self.has_command() || self.gpu.vsync.is_busy())
+        self.is_live() && (self.has_command() || self.gpu.vsync.is_busy())
     }
 
     /// Would a step do something at this virtual time, nanoseconds? As
@@ -216,7 +232,7 @@ impl VirtioGpu {
     /// begun is [`VirtioGpu::has_work`].
     #[must_use]
     pub fn next_vsync(&self) -> Option<u64> {
-        let live = self.function.transport().is_live() && self.gpu.is_scanned_out();
+        let live = self.is_live() && self.gpu.is_scanned_out();
         live.then(|| self.gpu.vsync.next())
     }
 
@@ -257,6 +273,26 @@ impl VirtioGpu {
     #[must_use]
     pub fn frame_with_cursor(&self, scanout: u32) -> Option<Frame> {
         self.gpu.frame_with_cursor(scanout)
+    }
+
+    /// The device is pulled out of its slot: accesses in flight are gone,
+    /// reads give all ones, and it does nothing any more.
+    pub fn unplug(&mut self, dma: Dma<'_>) {
+        self.unplugged = true;
+        self.gpu.job = None;
+        self.gpu.notified = [false; 2];
+        self.gpu.vsync.reset();
+        dma.cancel_all();
+        let journal = dma.env().journal();
+        let state = journal.name("unplugged");
+        journal.emit(Event::DeviceState {
+            device: self.requester(),
+            state,
+        });
+    }
+
+    fn is_live(&self) -> bool {
+        !self.unplugged && self.function.transport().is_live()
     }
 
     /// A point to come back to.

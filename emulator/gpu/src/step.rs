@@ -14,7 +14,8 @@ use crate::{Stepped, VirtioGpu};
 use iommu::{Dma, Issued, Landing};
 use journal::event::{self, ContextId, Event, TokenId};
 use memory::{Iova, PAGE_SIZE};
-use pci::{Chain, Segment};
+use pci::{Chain, RingError, Segment};
+use scenario::{Site, SiteKind, What};
 
 /// Where a command is. Plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,7 +82,7 @@ impl VirtioGpu {
     /// turns, and while one has an access in flight the other rests: so no
     /// command that takes memory away is answered while that memory is read.
     pub(crate) fn advance(&mut self, dma: Dma<'_>, force: bool) -> Stepped {
-        if !self.function.transport().is_live() {
+        if !self.is_live() {
             return Stepped::Idle;
         }
         let in_flight = |job: &Job| job.flight.is_some();
@@ -117,9 +118,9 @@ impl VirtioGpu {
         let stepped = self.work(dma, &mut job, force);
         let over = stepped.is_none();
         // After a failure in a ring nothing goes on before a reset.
-        if self.function.transport().is_live() && !over {
+        if self.is_live() && !over {
             self.gpu.job = Some(job);
-        } else if !self.function.transport().is_live() {
+        } else if !self.is_live() {
             self.gpu.notified = [false; 2];
         }
         stepped.unwrap_or(Stepped::Progress)
@@ -132,7 +133,14 @@ impl VirtioGpu {
                 continue;
             }
             match self.function.pop(dma, queue) {
-                Ok(Some(chain)) => self.gpu.job = Some(Job::new(chain)),
+                Ok(Some(chain)) => match spoiled(dma, &chain) {
+                    None => self.gpu.job = Some(Job::new(chain)),
+                    Some(What::Unplug) => self.unplug(dma),
+                    Some(_) => {
+                        self.function.fail(dma, RingError::Stopped(queue));
+                        self.gpu.notified = [false; 2];
+                    }
+                },
                 // Empty: until the next notification.
                 Ok(None) => self.gpu.set_notified(queue, false),
                 Err(_) => self.gpu.notified = [false; 2],
@@ -168,6 +176,7 @@ impl VirtioGpu {
         }
         if let Stage::Transfer(transfer, _) = &mut job.stage
             && !dma.env().scenario.parts_accesses(false)
+            && !dma.env().scenario.has_faults(SiteKind::Access)
         {
             match self.gpu.transfer_read(dma, transfer) {
                 Some(Ok(())) if transfer.next().is_some() => {}
@@ -392,6 +401,7 @@ impl VirtioGpu {
     fn tell_command(&self, dma: Dma<'_>, job: &Job, detail: &str, resource: Option<u32>) {
         let journal = dma.env().scenario.journal();
         let name = job.header.map_or("UNREAD", |h| command::name(h.kind));
+        learnt(dma, job.context, name);
         let name = journal.name(name);
         journal.emit(Event::Command {
             context: job.context,
@@ -420,6 +430,25 @@ impl VirtioGpu {
                 crc: frame.crc(),
             });
         }
+    }
+}
+
+/// What the scenario does to the device as it takes a command.
+fn spoiled(dma: Dma<'_>, chain: &Chain) -> Option<What> {
+    let site = Site {
+        queue: Some(chain.queue),
+        context: Some(chain.context.0),
+        ..Site::new(SiteKind::Queue)
+    };
+    let injection = dma.env().scenario.inject(&site);
+    injection.map(|injection| injection.outcome)
+}
+
+/// Faults may be for certain commands only.
+pub(crate) fn learnt(dma: Dma<'_>, context: ContextId, name: &str) {
+    let scenario = dma.env().scenario;
+    if scenario.is_faulty() {
+        scenario.learnt(context.0, name);
     }
 }
 

@@ -7,6 +7,7 @@ use crate::device::Gpu;
 use crate::resource::Transfer;
 use crate::spec::command as code;
 use crate::spec::format::BYTES;
+use crate::step::learnt;
 use crate::{Stepped, VirtioGpu};
 use iommu::{Dma, Issued, Landing};
 use journal::event::{ContextId, Event, TokenId};
@@ -191,6 +192,7 @@ impl VirtioGpu {
         let number = self.gpu.vsync.last as u16;
         scan.context = self.function.mint(dma, number, scan.scanout as u16);
         let journal = dma.env().scenario.journal();
+        learnt(dma, scan.context, NAME);
         let name = journal.name(NAME);
         journal.emit(Event::Command {
             context: scan.context,

@@ -22,6 +22,11 @@ pub(crate) struct Token {
     pub bytes: Vec<u8>,
     /// Drained by an invalidation, and not yet asked for by the device.
     pub landed: bool,
+    /// Virtual time before which it does not land unless it must; 0: the
+    /// scenario is asked.
+    pub due: u64,
+    /// What was read of it before.
+    pub prefix: Vec<u8>,
 }
 
 /// Every access in flight, by token.

@@ -6,6 +6,7 @@ use crate::fault::Fault;
 use crate::translate::{Env, Request, Translate, Translation};
 use crate::vtd::{Vtd, VtdState};
 use memory::RequesterId;
+use scenario::SiteKind;
 use std::cell::RefCell;
 
 /// Guest-physical address of the register file, as on q35.
@@ -60,6 +61,9 @@ impl Unit {
 
     /// A device's way to memory. `bus_master`: is Bus Master Enable set?
     pub fn dma<'a>(&'a self, env: Env<'a>, device: RequesterId, bus_master: bool) -> Dma<'a> {
+        if env.scenario.has_faults(SiteKind::Descriptor) {
+            self.vtd.borrow_mut().catch_up(env, &self.bus);
+        }
         Dma::new(
             env,
             Remapping::Vtd(&self.vtd),

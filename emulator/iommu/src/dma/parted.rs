@@ -1,5 +1,7 @@
 //! Accesses whose issue and landing a scenario may part.
 
+mod injected;
+
 use super::Dma;
 use crate::fault::{Fault, FaultReason};
 use crate::in_flight::Token;
@@ -38,11 +40,15 @@ impl Dma<'_> {
     pub fn issue_read(&self, iova: Iova, length: u32) -> Result<Issued, Fault> {
         let length = u64::from(length).min(PAGE_SIZE - iova.offset()) as usize;
         let mut bytes = vec![0; length];
+        if let Some(injection) = self.injection(iova, length, false) {
+            return self.bent(iova, bytes, false, injection);
+        }
         if !self.parts(false) {
             self.read(iova, &mut bytes)?;
             return Ok(Issued::Done(bytes));
         }
-        self.part(iova, bytes, false).map(Issued::InFlight)
+        self.part(iova, bytes, false, 0, Vec::new())
+            .map(Issued::InFlight)
     }
 
     /// Issue a write of bytes that do not leave their page (what would leave
@@ -53,23 +59,36 @@ impl Dma<'_> {
     pub fn issue_write(&self, iova: Iova, bytes: &[u8]) -> Result<Issued, Fault> {
         let length = bytes.len().min((PAGE_SIZE - iova.offset()) as usize);
         let bytes = bytes.get(..length).unwrap_or(bytes);
+        if let Some(injection) = self.injection(iova, length, true) {
+            return self.bent(iova, bytes.to_vec(), true, injection);
+        }
         if is_interrupt_address(iova.0) || !self.parts(true) {
             self.write(iova, bytes)?;
             return Ok(Issued::Done(Vec::new()));
         }
-        self.part(iova, bytes.to_vec(), true).map(Issued::InFlight)
+        self.part(iova, bytes.to_vec(), true, 0, Vec::new())
+            .map(Issued::InFlight)
     }
 
     /// Ask for an access in flight: it lands if `force` is set, or if the
     /// scenario says now.
     #[must_use]
     pub fn land(&self, token: TokenId, force: bool) -> Landing {
-        let landed = match self.bus.in_flight.borrow().get(token) {
-            Some(found) if found.device == self.device => found.landed,
+        let (landed, due) = match self.bus.in_flight.borrow().get(token) {
+            Some(found) if found.device == self.device => (found.landed, found.due),
             _ => return Landing::Gone,
         };
-        if !landed && !force && self.env.scenario.choose(Point::InFlight, 2) != 0 {
+        let now = self.env.scenario.now();
+        let waits = || match due {
+            0 => self.env.scenario.choose(Point::InFlight, 2) != 0,
+            due => due > now,
+        };
+        if !landed && !force && waits() {
             return Landing::Pending;
+        }
+        if !landed && due > now {
+            // Nothing else is left to happen: time passes until it lands.
+            self.env.scenario.advance(due - now);
         }
         let Some(mut found) = self.bus.in_flight.borrow_mut().remove(token) else {
             return Landing::Gone;
@@ -81,7 +100,12 @@ impl Dma<'_> {
             });
             found.copy(self.env);
         }
-        Landing::Landed(if found.write { Vec::new() } else { found.bytes })
+        if found.write {
+            return Landing::Landed(Vec::new());
+        }
+        let mut bytes = found.prefix;
+        bytes.append(&mut found.bytes);
+        Landing::Landed(bytes)
     }
 
     /// The device was reset: it gives up all it has in flight.
@@ -99,8 +123,15 @@ impl Dma<'_> {
             && self.env.scenario.choose(Point::Landing, 2) == 1
     }
 
-    /// Issue without landing.
-    fn part(&self, iova: Iova, bytes: Vec<u8>, write: bool) -> Result<TokenId, Fault> {
+    /// Issue without landing; see [`Token`] for `due` and `prefix`.
+    fn part(
+        &self,
+        iova: Iova,
+        bytes: Vec<u8>,
+        write: bool,
+        due: u64,
+        prefix: Vec<u8>,
+    ) -> Result<TokenId, Fault> {
         let length = bytes.len();
         let translation = self.issue(iova, length, write)?;
         if !self.env.memory.contains(translation.gpa, length as u64) {
@@ -113,6 +144,8 @@ impl Dma<'_> {
             write,
             bytes,
             landed: false,
+            due,
+            prefix,
         });
         let Translation {
             gpa,

@@ -1,13 +1,14 @@
 //! Fault records, and the events of the unit itself (VT-d 7.2, 7.3, 6.5.6).
 
-use super::Vtd;
 use super::walk::Refusal;
+use super::{Vtd, injected};
 use crate::bus::Message;
 use crate::fault::Fault;
 use crate::spec::registers as reg;
 use crate::translate::{Env, Request};
 use journal::event::Event;
 use memory::RequesterId;
+use scenario::What;
 
 /// Under which requester the unit's own messages stand in the journal: it has
 /// none of its own and sits in the host bridge.
@@ -49,7 +50,9 @@ impl Vtd {
             return false;
         }
         let at = record_offset(self.next_record);
-        if self.registers.get64(at + 8) & reg::RECORD_FAULT != 0 {
+        let outcome = injected::record(env, fault);
+        if outcome == Some(What::Overflow) || self.registers.get64(at + 8) & reg::RECORD_FAULT != 0
+        {
             self.registers.set_bits(reg::FSTS, reg::FAULT_OVERFLOW);
             return false;
         }
@@ -67,7 +70,7 @@ impl Vtd {
                 .set(reg::FSTS, status | reg::FAULT_PENDING | index);
             // No new interrupt condition if any status was set before
             // (11.4.7.2, IP).
-            if status & reg::FAULT_STATUS == 0 {
+            if status & reg::FAULT_STATUS == 0 && outcome != Some(What::InterruptLost) {
                 self.raise(env, reg::FECTL);
             }
         }

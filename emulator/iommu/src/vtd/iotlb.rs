@@ -152,6 +152,17 @@ impl Bank {
         }
     }
 
+    /// Would an entry for it take the place of another page's?
+    fn would_replace(&self, domain: u16, iova: u64) -> bool {
+        let page = iova >> self.shift;
+        let wanted = key(domain, page);
+        let set = self.sets.get(self.index(domain, page));
+        set.is_some_and(|set| {
+            let mut ways = set.as_chunks::<2>().0.iter();
+            ways.all(|entry| entry[0] != 0 && bare(entry[0]) != wanted)
+        })
+    }
+
     fn save(&self) -> BankState {
         let ways = self.sets.iter().flat_map(|set| set.as_chunks::<2>().0);
         let live = (0..).zip(ways).filter(|(_, entry)| entry[0] != 0);
@@ -277,6 +288,12 @@ impl Iotlb {
         if let Some(bank) = self.banks.iter_mut().find(|bank| bank.shift == shift) {
             bank.insert(domain, iova.0, page, rights, generation);
         }
+    }
+
+    /// Would caching a leaf of `1 << shift` bytes push out another?
+    pub fn would_replace(&self, domain: u16, iova: Iova, shift: u32) -> bool {
+        let mut banks = self.banks.iter().filter(|bank| bank.shift == shift);
+        banks.any(|bank| bank.would_replace(domain, iova.0))
     }
 
     pub fn save(&self) -> State {

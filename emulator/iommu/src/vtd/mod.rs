@@ -2,6 +2,7 @@
 
 mod contexts;
 mod faults;
+mod injected;
 mod invalidate;
 mod iotlb;
 mod queue;
@@ -35,6 +36,8 @@ pub(crate) struct Vtd {
     next_record: u8,
     /// Interrupts raised and not yet on the bus.
     outbox: Vec<Message>,
+    /// Descriptors that a scenario delays, each with its virtual time.
+    late: Vec<(u64, [u64; 2])>,
 }
 
 /// A [`Vtd`] as it is saved.
@@ -46,6 +49,7 @@ pub(crate) struct VtdState {
     iotlb: iotlb::State,
     fills: u32,
     next_record: u8,
+    late: Vec<(u64, [u64; 2])>,
 }
 
 impl Default for Vtd {
@@ -58,6 +62,7 @@ impl Default for Vtd {
             fills: 0,
             next_record: 0,
             outbox: Vec::new(),
+            late: Vec::new(),
         }
     }
 }
@@ -81,6 +86,7 @@ impl Vtd {
             iotlb: self.iotlb.save(),
             fills: self.fills,
             next_record: self.next_record,
+            late: self.late.clone(),
         }
     }
 
@@ -91,6 +97,7 @@ impl Vtd {
         self.iotlb.restore(&state.iotlb);
         self.fills = state.fills;
         self.next_record = state.next_record;
+        self.late.clone_from(&state.late);
         self.outbox.clear();
     }
 
@@ -217,6 +224,7 @@ impl Vtd {
             request.iova,
             request.length,
             request.write,
+            |value| injected::entry(env, request, value),
         )
         .map_err(loud)?;
         let offset = (1 << leaf.shift) - 1;
@@ -226,14 +234,16 @@ impl Vtd {
         }
         self.fills = self.fills.wrapping_add(1).max(1);
         let generation = self.fills;
-        self.iotlb.insert(
-            context.domain,
-            request.iova,
-            leaf.shift,
-            leaf.page,
-            (leaf.read, leaf.write),
-            generation,
-        );
+        if self.may_cache(env, request, context.domain, leaf.shift) {
+            self.iotlb.insert(
+                context.domain,
+                request.iova,
+                leaf.shift,
+                leaf.page,
+                (leaf.read, leaf.write),
+                generation,
+            );
+        }
         if env.journal().is_enabled() {
             env.journal().emit(Event::Fill {
                 domain: context.domain,
@@ -390,7 +400,7 @@ impl Translate for Vtd {
             return Some(found.gpa);
         }
         let (iova, length, write) = (request.iova, request.length, request.write);
-        let leaf = walk::leaf(env.memory, &context, iova, length, write).ok()?;
+        let leaf = walk::leaf(env.memory, &context, iova, length, write, |value| value).ok()?;
         let gpa = leaf.page.0 | (iova.0 & ((1 << leaf.shift) - 1));
         (!is_interrupt_address(gpa)).then_some(Gpa(gpa))
     }

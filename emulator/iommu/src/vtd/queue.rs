@@ -1,13 +1,14 @@
 //! Queued invalidation (VT-d 6.5.2).
 
-use super::Vtd;
 use super::invalidate::{ContextTarget, IotlbTarget};
+use super::{Vtd, injected};
 use crate::bus::Bus;
 use crate::spec::descriptors as spec;
 use crate::spec::registers::{self as reg, queue_error};
 use crate::translate::{Env, is_interrupt_address};
 use journal::event::Event;
 use memory::{Gpa, Iova, RequesterId};
+use scenario::What;
 
 impl Vtd {
     #[inline]
@@ -21,6 +22,7 @@ impl Vtd {
         if !self.queue_enabled() {
             return;
         }
+        self.catch_up(env, bus);
         // Somebody holds a view of memory: an invalidation that drains is not
         // done before that access is, so the queue waits.
         if bus.views.get() != 0 {
@@ -65,9 +67,27 @@ impl Vtd {
         if low & reserved_low != 0 || high & reserved_high != 0 {
             return Err(queue_error::RESERVED);
         }
+        let injection = injected::descriptor(env, low, high);
+        let known = match injection.map(|injection| (injection.outcome, injection.ns)) {
+            Some((What::Drop, _)) => true,
+            Some((What::Delay, ns)) if self.put_off(env, [low, high], ns) => true,
+            other => self.obey(env, bus, [low, high], other.map(|(outcome, _)| outcome)),
+        };
+        known.then_some(()).ok_or(queue_error::RESERVED)
+    }
+
+    /// Do what a descriptor says, or what a scenario makes of it; false if it
+    /// has a value that is reserved.
+    pub(super) fn obey(
+        &mut self,
+        env: Env<'_>,
+        bus: &Bus,
+        [low, high]: [u64; 2],
+        outcome: Option<What>,
+    ) -> bool {
         let granularity = (low >> spec::GRANULARITY) & 0b11;
         let domain = (low >> spec::DOMAIN) as u16;
-        let known = match kind {
+        match spec::kind(low) {
             spec::CONTEXT => self.invalidate_contexts(
                 env,
                 ContextTarget {
@@ -80,14 +100,17 @@ impl Vtd {
             spec::IOTLB => self.invalidate_iotlb(
                 env,
                 bus,
-                IotlbTarget {
-                    granularity,
-                    domain,
-                    address: Iova(high & !(memory::PAGE_SIZE - 1)),
-                    mask: (high & spec::IOTLB_ADDRESS_MASK) as u8,
-                    drain_reads: low & spec::IOTLB_DRAIN_READS != 0,
-                    drain_writes: low & spec::IOTLB_DRAIN_WRITES != 0,
-                },
+                injected::bend(
+                    IotlbTarget {
+                        granularity,
+                        domain,
+                        address: Iova(high & !(memory::PAGE_SIZE - 1)),
+                        mask: (high & spec::IOTLB_ADDRESS_MASK) as u8,
+                        drain_reads: low & spec::IOTLB_DRAIN_READS != 0,
+                        drain_writes: low & spec::IOTLB_DRAIN_WRITES != 0,
+                    },
+                    outcome,
+                ),
             ),
             spec::WAIT => {
                 self.wait(env, low, Gpa(high));
@@ -96,8 +119,7 @@ impl Vtd {
             // Nothing is cached for interrupts (ECAP.IR is clear); an OS may
             // flush all the same.
             _ => true,
-        };
-        known.then_some(()).ok_or(queue_error::RESERVED)
+        }
     }
 
     /// A wait descriptor: all before it is done, for the queue is done in

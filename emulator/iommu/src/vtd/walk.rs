@@ -85,13 +85,15 @@ pub(super) fn context(
     })
 }
 
-/// Walk the second-level tables of `context` for an access.
+/// Walk the second-level tables of `context` for an access. `bend` is what a
+/// scenario makes of the leaf entry.
 pub(super) fn leaf(
     memory: &GuestMemory,
     context: &Context,
     iova: Iova,
     length: u32,
     write: bool,
+    bend: impl FnOnce(u64) -> u64,
 ) -> Result<Leaf, FaultReason> {
     // A read of no bytes needs either permission (CAP.ZLR).
     let (needs, denied) = match (write, length) {
@@ -102,6 +104,7 @@ pub(super) fn leaf(
         ),
         (false, _) => (spec::ENTRY_READ, FaultReason::ReadDenied),
     };
+    let mut bend = Some(bend);
     let mut table = context.table;
     let mut rights = spec::ENTRY_READ | spec::ENTRY_WRITE;
     let mut level = context.levels;
@@ -110,20 +113,23 @@ pub(super) fn leaf(
         let entry = Gpa(table | ((iova.0 >> shift) & 0x1ff) << 3);
         // The top table is the context entry's fault (LCT.4.3 of the table in
         // 7.1.3), the others are that of the table above (LSS.1).
-        let value = memory.read_u64(entry).map_err(|_| {
+        let mut value = memory.read_u64(entry).map_err(|_| {
             if level == context.levels {
                 FaultReason::ContextInvalid
             } else {
                 FaultReason::TableAccess
             }
         })?;
+        let is_leaf = level == 1 || (level < 4 && value & spec::ENTRY_LARGE != 0);
+        if let Some(bend) = bend.take_if(|_| is_leaf) {
+            value = bend(value);
+        }
         // Permission first: reserved bits of an entry that is not present are
         // ignored, and R and W are its present bits (9.8).
         rights &= value;
         if rights & needs == 0 {
             return Err(denied);
         }
-        let is_leaf = level == 1 || (level < 4 && value & spec::ENTRY_LARGE != 0);
         if value & spec::entry_reserved(level, is_leaf) != 0 {
             return Err(FaultReason::TableReserved);
         }

@@ -44,6 +44,9 @@ pub enum RingError {
     /// Enabled with addresses that are not aligned, or an available ring at 0.
     #[error("queue {0}: enabled with an impossible address")]
     Address(u16),
+    /// The scenario stops the device.
+    #[error("queue {0}: the device stopped in the middle of its work")]
+    Stopped(u16),
 }
 
 impl RingError {
@@ -51,7 +54,7 @@ impl RingError {
     #[must_use]
     pub fn queue(&self) -> u16 {
         match *self {
-            Self::Fault(q) | Self::Index(q) | Self::Chain(q) | Self::Address(q) => q,
+            Self::Fault(q) | Self::Index(q) | Self::Chain(q) | Self::Address(q) | Self::Stopped(q) => q,
         }
     }
 }
