@@ -146,6 +146,7 @@ impl Machine {
                 threads: vec![Thread::new(layout::stack_top(0))],
                 current: 0,
                 interrupts: Vec::new(),
+                late: Vec::new(),
                 workload: Workload::new(options.plan.workload.clone(), options.plan.seed),
                 result: 0,
                 traps: 0,

@@ -38,6 +38,17 @@ pub enum ReplayError {
         /// What there is too much of.
         what: &'static str,
     },
+    /// Its scenario made the IOMMU err.
+    #[error(
+        "record {record}: the run's scenario made the IOMMU err ({site}): there is nothing to \
+         compare it with; dmasan report shows the journal"
+    )]
+    Injected {
+        /// Index of the record.
+        record: usize,
+        /// Where.
+        site: String,
+    },
     /// The host gave no memory.
     #[error(transparent)]
     Host(#[from] memory::MemoryError),
@@ -98,6 +109,9 @@ pub fn replay(records: &[Record]) -> Result<Replayed, ReplayError> {
     if begin.memory > MAX_MEMORY {
         return Err(ReplayError::Memory(begin.memory));
     }
+    if let Some((record, site)) = bent(records) {
+        return Err(ReplayError::Injected { record, site });
+    }
     let mut rebuild = Rebuild {
         memory: GuestMemory::new(begin.memory)?,
         scenario: Scenario::new(Plan::default(), Journal::in_memory()),
@@ -126,6 +140,21 @@ pub fn replay(records: &[Record]) -> Result<Replayed, ReplayError> {
         differences: rebuild.comparison.kept,
         edited: rebuild.edited,
     })
+}
+
+/// The first fault that was injected into the IOMMU itself.
+fn bent(records: &[Record]) -> Option<(usize, String)> {
+    const SITES: [&str; 5] = ["entry", "fill", "evict", "descriptor", "fault-record"];
+    records
+        .iter()
+        .enumerate()
+        .find_map(|(record, r)| match &r.event {
+            Event::Injected { site, .. } => {
+                let kind = site.split(' ').next().unwrap_or_default();
+                SITES.contains(&kind).then(|| (record, site.clone()))
+            }
+            _ => None,
+        })
 }
 
 struct Rebuild {

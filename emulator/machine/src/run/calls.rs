@@ -22,9 +22,10 @@ impl Machine {
             ],
             stack_pointer: Gva(registers[Gpr::Rsp]),
         };
-        let stack = self.board.stack_id();
+        let frames = self.board.frames();
         let name = self.windows.thunk_name(index).unwrap_or("?").to_owned();
         let journal = self.board.scenario.journal();
+        let stack = journal.stack(&frames);
         let function = journal.name(&name);
         journal.emit(Event::Call {
             function,
@@ -33,7 +34,14 @@ impl Machine {
             thread: self.state.current as u32,
             stack,
         });
+        let faulty = self.board.scenario.is_faulty();
+        if faulty {
+            self.board.scenario.begin_call(&name, &frames);
+        }
         let outcome = self.windows.call(&mut self.board, index, &call);
+        if faulty {
+            self.board.scenario.end_call();
+        }
         // What the call itself made the IOMMU send comes before its return.
         if let Some(end) = self.take_messages()? {
             return Ok(Some(end));

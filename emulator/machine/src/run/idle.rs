@@ -226,7 +226,13 @@ impl Machine {
             .iter()
             .filter_map(|t| t.waiting.as_ref().and_then(|w| w.wait.until));
         let timers = self.windows.executive.next_deadline(None);
-        let Some(due) = waits.chain(timers).filter(|&due| due > now).min() else {
+        let late = self.state.late.iter().map(|&(due, _)| due);
+        let Some(due) = waits
+            .chain(timers)
+            .chain(late)
+            .filter(|&due| due > now)
+            .min()
+        else {
             return false;
         };
         // The device shows its screens while the driver waits; on its own

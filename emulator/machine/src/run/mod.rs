@@ -21,6 +21,7 @@ use crate::vm::{Gpr, Registers, RunLimit, Trap};
 use crate::workload::Workload;
 use journal::event::{self, BugCheck, Event, Point};
 use memory::{GuestMemory, Gva};
+use scenario::{Site, SiteKind, What};
 use schedule::Held;
 use threads::{Frame, Purpose, Thread};
 use windows::dxgk::{DEVICE_IRQL, DriverCall};
@@ -39,6 +40,8 @@ pub(crate) struct RunState {
     pub current: usize,
     /// Messages of the device not yet delivered, oldest first.
     pub interrupts: Vec<u32>,
+    /// Messages that the scenario makes late, each with its virtual time.
+    pub late: Vec<(u64, u32)>,
     pub workload: Workload,
     /// What the last routine of the adapter's life returned.
     pub result: u64,
@@ -58,6 +61,24 @@ pub struct Machine {
     pub(crate) keep_going: bool,
     /// Instructions of the driver that a trapping byte lies over.
     pub(crate) patches: PatchTable,
+}
+
+impl RunState {
+    /// A message waits for delivery.
+    fn pend(&mut self, message: u32) {
+        let waiting = &mut self.interrupts;
+        if !waiting.contains(&message) && waiting.len() < MAX_PENDING {
+            waiting.push(message);
+        }
+    }
+
+    /// Late messages whose time has come wait for delivery.
+    fn pend_late(&mut self, now: u64) {
+        while let Some(at) = self.late.iter().position(|&(due, _)| due <= now) {
+            let (_, message) = self.late.remove(at);
+            self.pend(message);
+        }
+    }
 }
 
 impl Machine {
@@ -87,6 +108,7 @@ impl Machine {
     }
 
     fn advance(&mut self, limit: &RunLimit<'_>) -> Result<Option<event::End>, MachineError> {
+        self.state.pend_late(self.board.scenario.now());
         if let Some(end) = self.expire_timers()? {
             return Ok(Some(end));
         }
@@ -179,6 +201,9 @@ impl Machine {
         call: &DriverCall,
         purpose: Purpose,
     ) -> Result<(), MachineError> {
+        if self.board.scenario.is_faulty() {
+            self.board.scenario.entered(call.name);
+        }
         let journal = self.board.scenario.journal();
         let routine = journal.name(call.name);
         journal.emit(Event::Enter {
@@ -295,12 +320,7 @@ impl Machine {
                 .hal
                 .message_target(message.address, message.data)
             {
-                Some(Interrupt::Device { message, .. }) => {
-                    let waiting = &mut self.state.interrupts;
-                    if !waiting.contains(&message) && waiting.len() < MAX_PENDING {
-                        waiting.push(message);
-                    }
-                }
+                Some(Interrupt::Device { message, .. }) => self.interrupted(message),
                 Some(Interrupt::IommuFault) => {
                     if let Some(stop) = self.windows.hal.fault_interrupt(&mut self.board)
                         && let Some(end) = self.bug_check(stop)?
@@ -312,6 +332,35 @@ impl Machine {
             }
         }
         Ok(None)
+    }
+
+    /// A message of the device reaches the processor, unless the scenario
+    /// has it otherwise.
+    fn interrupted(&mut self, message: u32) {
+        let injection = self.board.scenario.inject(&Site::new(SiteKind::Interrupt));
+        let later = injection
+            .map(|injection| self.board.scenario.now().saturating_add(injection.ns))
+            .filter(|_| self.state.late.len() < MAX_PENDING);
+        match (injection.map(|injection| injection.outcome), later) {
+            (Some(What::Lost), _) => return,
+            (Some(What::Late), Some(due)) => {
+                self.state.late.push((due, message));
+                return;
+            }
+            (Some(What::Spurious), Some(due)) => self.state.late.push((due, message)),
+            _ => {}
+        }
+        self.state.pend(message);
+    }
+
+    /// The faults of the scenario: what each is called, and how often it was
+    /// injected.
+    #[must_use]
+    pub fn faults(&self) -> Vec<(String, u64)> {
+        let scenario = &self.board.scenario;
+        let names = scenario.plan().faults.iter().map(scenario::Fault::title);
+        let fired = scenario.tallies().into_iter().map(|tally| tally.fired);
+        names.zip(fired).collect()
     }
 
     /// Deliver what may interrupt the driver now: an interrupt first, then a

@@ -160,6 +160,7 @@ impl Machine {
                 || !self.state.interrupts.is_empty()
                 || self.windows.dpc_pending()
                 || self.state.threads.len() > 1
+                || self.board.scenario.plan().may_fail
                 || self.board.scenario.plan().part != scenario::Part::None)
     }
 
