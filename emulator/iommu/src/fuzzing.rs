@@ -1,10 +1,10 @@
-//! Entry points for fuzzers: what a hostile guest does to the unit.
+//! Entry points for fuzzers: what a hostile guest does to a unit.
 
 use crate::spec::registers as reg;
 use crate::testing::{Os, contexts, domain, global, pages, parted};
-use crate::{Issued, Landing};
+use crate::{Env, Issued, Landing, VirtioIommu};
 use journal::Journal;
-use memory::{Gpa, Iova, RequesterId};
+use memory::{Gpa, GuestMemory, Iova, RequesterId};
 
 const RAM: u64 = 64 << 10;
 /// Eight pages from here have their leaf entries in one table.
@@ -108,4 +108,94 @@ pub fn fuzz_registers(data: &[u8]) {
         }
         assert!(os.get(reg::IQH, 8) < 1 << 19, "the head left the queue");
     }
+}
+
+/// Bytes of any content as requests of a virtio-iommu, and accesses between
+/// them. Must not panic, hang or grow; an answer fits into its room, and who
+/// is in no domain reaches nothing.
+pub fn fuzz_requests(data: &[u8]) {
+    let Ok(memory) = GuestMemory::new(RAM) else {
+        return;
+    };
+    let scenario = parted(Journal::disabled());
+    let env = Env {
+        memory: &memory,
+        scenario: &scenario,
+    };
+    let devices = [RequesterId::new(0, 1, 0), RequesterId::new(0, 2, 0)];
+    let unit = VirtioIommu::new(&devices);
+    let mut input = Input(data);
+    let mut tokens = Vec::new();
+    while let Some(what) = input.byte() {
+        let [first, second] = devices;
+        let device = if what & 8 == 0 { first } else { second };
+        let dma = unit.dma(env, device, true);
+        match what & 7 {
+            // As it comes, cut anywhere; then with small numbers, so that they
+            // meet.
+            0 | 1 => {
+                let bytes: Vec<u8> = (0..what >> 2).map_while(|_| input.byte()).collect();
+                let room = usize::from(input.byte().unwrap_or(0));
+                let answer = unit.request(env, input.word(), &bytes, room);
+                assert!(answer.len() <= room, "an answer longer than its room");
+            }
+            2..=4 => {
+                let bytes = small_request(device, &mut input);
+                let answer = unit.request(env, !0, &bytes, 4);
+                assert!(answer.len() <= 4, "an answer longer than its room");
+            }
+            5 => {
+                let at = Iova(input.word() >> (what >> 4 & 7) & !0xf00);
+                let _ = dma.read(at, &mut [0; 40]);
+                if let Ok(Issued::InFlight(token)) = dma.issue_write(at, &[what; 24]) {
+                    tokens.push(token);
+                }
+            }
+            6 => {
+                if let Some(token) = tokens.pop()
+                    && dma.land(token, what & 0x10 != 0) == Landing::Pending
+                {
+                    dma.cancel_all();
+                }
+                if unit.next_fault().is_some() {
+                    unit.fault_reported();
+                }
+            }
+            _ => {
+                unit.set_bypass(env, what & 0x10 != 0);
+                if what & 0x20 != 0 {
+                    unit.reset(env);
+                }
+                let _ = unit.take_messages();
+                unit.restore(&unit.save());
+            }
+        }
+        assert!(
+            !unit.mappings(env, device).is_empty() || dma.peek_address(Iova(0), false).is_none(),
+            "reached without a mapping"
+        );
+    }
+}
+
+/// A whole request about few domains and pages.
+fn small_request(device: RequesterId, input: &mut Input<'_>) -> Vec<u8> {
+    let mut byte = || input.byte().unwrap_or(0);
+    let (kind, domain, flags) = (byte() % 6, byte() % 4, byte() % 9);
+    let (first, count, to) = (byte() % 32, byte() % 16, byte() % 20);
+    let page = |number: u8| u64::from(number) << 12;
+    let (first, to) = (page(first), page(to));
+    let last = (first + page(count)).wrapping_sub(1);
+    let mut bytes = vec![kind, 0, 0, 0, domain, 0, 0, 0];
+    if kind < 3 {
+        bytes.extend_from_slice(&u32::from(device.0).to_le_bytes());
+        bytes.extend_from_slice(&[flags & 1, 0, 0, 0, 0, 0, 0, 0]);
+    } else {
+        bytes.extend_from_slice(&[first, last].map(u64::to_le_bytes).concat());
+        if kind == 3 {
+            bytes.extend_from_slice(&to.to_le_bytes());
+            bytes.push(flags);
+        }
+        bytes.resize(72, 0);
+    }
+    bytes
 }

@@ -10,6 +10,7 @@ use crate::bus::{Bus, Message};
 use crate::fault::{Fault, FaultReason};
 use crate::mirror::Domain;
 use crate::translate::{Env, Request, Translate, Translation, is_interrupt_address};
+use crate::virtio::Remapper;
 use crate::vtd::Vtd;
 use journal::event::{ContextId, Event, Outcome};
 use memory::{Gpa, Iova, PAGE_SIZE, RequesterId};
@@ -21,6 +22,7 @@ use std::fmt;
 pub(crate) enum Remapping<'a> {
     Vtd(&'a RefCell<Vtd>),
     Mirror(&'a RefCell<Domain>),
+    Virtio(&'a RefCell<Remapper>),
 }
 
 impl<'a> Remapping<'a> {
@@ -28,6 +30,7 @@ impl<'a> Remapping<'a> {
         match self {
             Self::Vtd(vtd) => vtd,
             Self::Mirror(domain) => domain,
+            Self::Virtio(remapper) => remapper,
         }
     }
 
@@ -36,6 +39,7 @@ impl<'a> Remapping<'a> {
         match self {
             Self::Vtd(vtd) => vtd.borrow().hit(request),
             Self::Mirror(domain) => domain.borrow().hit(request),
+            Self::Virtio(remapper) => remapper.borrow().hit(request),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod faults;
 mod flight;
 mod hostile;
+mod injected;
 mod model;
 mod queue;
 mod registers;
