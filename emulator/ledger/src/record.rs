@@ -194,7 +194,7 @@ impl Ledger {
         }
         let (known, _) = self.quiet.or_else(|| {
             let of_kind = |(key, _): &(&Key, &usize)| key.kind == Kind::ExclusiveAccessViolation;
-            let (key, index) = self.keys.iter().filter(of_kind).next_back()?;
+            let (key, index) = self.keys.iter().rfind(of_kind)?;
             Some((*key, *index))
         })?;
         self.again(&known, None, access.time)
