@@ -243,7 +243,8 @@ fn a_caller_is_looked_for_on_the_whole_stack() {
     let mut plan = Plan::parse("[[fault]]\nat=\"call\"\ndo=\"fail\"\ncaller=\"d!f\"").unwrap();
     let unknown = plan.resolve_callers(|_| Vec::new()).unwrap_err();
     assert!(unknown.to_string().contains("line 1"), "{unknown}");
-    plan.resolve_callers(|_| vec![0x100..0x200]).unwrap();
+    let function = 0x100..0x200;
+    plan.resolve_callers(|_| vec![function.clone()]).unwrap();
     let scenario = Scenario::new(plan, Journal::in_memory());
     let site = Site::new(SiteKind::Call);
     scenario.begin_call("f", &[0x10, 0x20]);
