@@ -19,6 +19,7 @@ mod edid;
 mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+mod owned;
 mod resource;
 mod scanout;
 pub mod spec;
@@ -29,6 +30,7 @@ mod vsync;
 
 pub use command::MAX_ENTRIES;
 pub use frame::{Frame, PngError};
+pub use owned::{Owned, ResourceFacts, Use};
 pub use resource::{MAX_SIDE, Rect};
 pub use vsync::VSYNC_PERIOD;
 
@@ -38,6 +40,7 @@ use journal::event::Event;
 use memory::{Gpa, RequesterId};
 use pci::spec::config::CLASS_DISPLAY_OTHER;
 use pci::{Function, Segment, Setup};
+use scenario::AnswerOf;
 use step::Job;
 
 /// Most resources at once; a further one is refused with OUT_OF_MEMORY.
@@ -186,11 +189,19 @@ impl VirtioGpu {
     }
 
     /// As [`VirtioGpu::mmio_read`], by BAR and offset.
-    pub fn bar_read(&mut self, _dma: Dma<'_>, bar: u8, offset: u64, size: u8) -> u64 {
+    pub fn bar_read(&mut self, dma: Dma<'_>, bar: u8, offset: u64, size: u8) -> u64 {
         if self.unplugged {
             return u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)));
         }
-        self.function.bar_read(&self.gpu, bar, offset, size)
+        let value = self.function.bar_read(&self.gpu, bar, offset, size);
+        if !Function::is_device_configuration(bar, offset) {
+            return value;
+        }
+        let mut bytes = value.to_le_bytes();
+        let read = bytes.get_mut(..usize::from(size.min(8)));
+        let scenario = dma.env().scenario;
+        scenario.answer(AnswerOf::Configuration, read.unwrap_or_default());
+        u64::from_le_bytes(bytes)
     }
 
     /// As [`VirtioGpu::mmio_write`], by BAR and offset.

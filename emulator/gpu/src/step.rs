@@ -1,6 +1,6 @@
-//! The step machine: one guest access, ring operation or interrupt a step.
+//! The step machine: one guest access, ring operation or interrupt a step. A
+//! command goes through fetch, (transfer,) respond, used, ask, interrupt.
 //!
-//! A command goes through fetch, (transfer,) respond, used, ask, interrupt.
 //! An access that the scenario leaves in flight keeps the command where it
 //! is: a device that waits for a completion, and a posted write that nothing
 //! later passes (PCI Express 2.4.1).
@@ -15,7 +15,7 @@ use iommu::{Dma, Issued, Landing};
 use journal::event::{self, ContextId, Event, TokenId};
 use memory::{Iova, PAGE_SIZE};
 use pci::{Chain, RingError, Segment};
-use scenario::{Site, SiteKind, What};
+use scenario::{AnswerOf, Site, SiteKind, What};
 
 /// Where a command is. Plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +69,16 @@ impl Job {
             stage: Stage::Fetch(Vec::new()),
             flight: None,
         }
+    }
+
+    /// All of its buffer.
+    pub(crate) fn buffer(&self) -> impl Iterator<Item = Segment> + '_ {
+        self.readable.iter().chain(&self.writable).copied()
+    }
+
+    /// Which queue it came from.
+    pub(crate) fn queue(&self) -> u16 {
+        self.queue
     }
 
     /// Where the response goes.
@@ -349,6 +359,11 @@ impl VirtioGpu {
             put(code::HEADER_CONTEXT, &header.context.to_le_bytes());
         }
         bytes.extend_from_slice(body);
+        let scenario = dma.env().scenario;
+        let code = match (scenario.answer(AnswerOf::Response, &mut bytes), &*bytes) {
+            (true, &[a, b, c, d, ..]) => u32::from_le_bytes([a, b, c, d]),
+            _ => code,
+        };
         job.stage = Stage::Respond {
             bytes,
             code,
@@ -372,6 +387,9 @@ impl VirtioGpu {
     fn housekeep(&mut self, dma: Dma<'_>, job: &mut Job) -> Option<Stepped> {
         match job.stage {
             Stage::Used(length) => {
+                let mut answer = length.to_le_bytes();
+                dma.env().scenario.answer(AnswerOf::Used, &mut answer);
+                let length = u32::from_le_bytes(answer);
                 let added = self.function.add_used(dma, job.queue, job.head, length);
                 added.ok()?;
                 job.stage = Stage::Ask;

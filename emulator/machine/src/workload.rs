@@ -51,6 +51,23 @@ impl Workload {
         }
     }
 
+    /// Has the driver started, and was a step called?
+    pub fn began(&self) -> bool {
+        self.stage != Stage::Starting
+    }
+
+    /// Do these steps instead.
+    pub fn replace(&mut self, steps: Vec<Step>) {
+        self.steps = steps;
+    }
+
+    /// Is there anything to ask the driver for first? Raw Escapes are for any
+    /// driver.
+    fn is_raw(&self) -> bool {
+        let raw = |step: &Step| matches!(step, Step::Escape { .. });
+        !self.steps.is_empty() && self.steps.iter().all(raw)
+    }
+
     /// Did the driver refuse a step? What was to be tried was not tried then.
     pub fn refused(&self) -> bool {
         self.refused
@@ -68,6 +85,9 @@ impl Workload {
                 let progress = windows.advance(p, result)?;
                 if progress != Progress::Ready {
                     return Ok(Next::Life(progress));
+                }
+                if self.is_raw() {
+                    return self.step(windows, p, 0);
                 }
                 self.stage = Stage::Asked;
                 self.escape_or_stop(windows, p, &Escape::new(QUERY))
@@ -87,7 +107,8 @@ impl Workload {
             }
             Stage::Step(index) => {
                 let status = result as u32;
-                if status >= 0x8000_0000 {
+                let may_refuse = matches!(self.steps.get(index), Some(Step::Escape { .. }));
+                if status >= 0x8000_0000 && !may_refuse {
                     self.refused = true;
                     p.scenario().journal().emit(Event::Refused {
                         step: format!(
@@ -157,6 +178,10 @@ impl Workload {
                     );
                     self.step(windows, p, index + 1)
                 }
+            },
+            Some(Step::Escape { data }) => match windows.escape(p, &data.0)? {
+                Some(call) => Ok(Next::Escape(call)),
+                None => self.stop(windows, p),
             },
             Some(step) => {
                 let escape = self.escape(step);
@@ -256,8 +281,8 @@ impl Workload {
                 scanout,
                 ..Escape::new(CURSOR_HIDE)
             },
-            // Of the entry points, not of Escape.
-            Step::Power { .. } => Escape::new(QUERY),
+            // Of the entry points, or raw.
+            Step::Power { .. } | Step::Escape { .. } => Escape::new(QUERY),
         }
     }
 

@@ -209,6 +209,12 @@ impl Function {
         }
     }
 
+    /// Is the device's own configuration there?
+    #[must_use]
+    pub fn is_device_configuration(bar: u8, offset: u64) -> bool {
+        bar == layout::TRANSPORT_BAR && offset - offset % layout::PAGE == layout::DEVICE
+    }
+
     /// Write BAR `bar`; any offset, 1 to 8 bytes.
     pub fn bar_write(
         &mut self,

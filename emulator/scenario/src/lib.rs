@@ -5,6 +5,7 @@
 //! driver and scenario give the same journal byte for byte.
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod fault;
 mod plan;
 mod steps;
@@ -12,6 +13,7 @@ mod steps;
 mod tests;
 mod verify;
 
+pub use answer::{Answer, AnswerOf, Hex, MAX_BYTES};
 pub use fault::{Descriptor, Direction, Fault, Injection, Shape, Site, SiteKind, What};
 pub use plan::{MAX_WORKLOAD, Order, Part, Plan, PlanError};
 pub use steps::{MAX_FRAME_SIDE, MAX_SCANOUTS, Power, Step};
@@ -36,6 +38,8 @@ pub struct State {
     choices: u64,
     /// State of the generator of random bytes.
     random: u64,
+    /// Answers that the device gave, by kind ([`AnswerOf`]).
+    answers: [u64; 3],
     faults: FaultState,
 }
 
@@ -50,6 +54,8 @@ pub struct Scenario {
     /// Deviations from the order, by the number of the choice: the plan's,
     /// until somebody decides anew.
     decided: RefCell<BTreeMap<u64, u32>>,
+    /// Answers that are written over: the plan's, until somebody says anew.
+    altered: RefCell<Vec<Answer>>,
     /// The choices since [`Scenario::watch`], if somebody watches.
     watched: RefCell<Option<Vec<Choice>>>,
     state: RefCell<State>,
@@ -84,6 +90,7 @@ impl Scenario {
             sites: plan.faults.iter().fold(0, |bits, f| bits | f.at.bit()),
             faulty: plan.may_fail || !plan.faults.is_empty(),
             decided: RefCell::new(plan.choices.clone()),
+            altered: RefCell::new(plan.answers.clone()),
             watched: RefCell::new(None),
             plan,
             state: RefCell::new(state),
@@ -211,15 +218,63 @@ impl Scenario {
             time,
             random,
             choices: _,
+            answers,
             ref faults,
         } = *self.state.borrow();
         (time, random, faults).hash(hasher);
+        if !self.altered.borrow().is_empty() {
+            answers.hash(hasher);
+        }
     }
 
     /// Go back to a point.
     pub fn restore(&self, state: &State) {
         self.journal.set_time(state.time);
         *self.state.borrow_mut() = state.clone();
+    }
+}
+
+/// Answers of the device.
+impl Scenario {
+    /// The device answers this: what the scenario writes over it is written,
+    /// and stands in the journal. Returns whether there was any.
+    pub fn answer(&self, of: AnswerOf, bytes: &mut [u8]) -> bool {
+        let number = {
+            let mut state = self.state.borrow_mut();
+            let Some(count) = state.answers.get_mut(of as usize) else {
+                return false;
+            };
+            let number = *count;
+            *count += 1;
+            number
+        };
+        let altered = self.altered.borrow();
+        let here = |answer: &&Answer| answer.of == of && answer.number == number;
+        let Some((at, answer)) = altered.iter().enumerate().find(|(_, answer)| here(answer)) else {
+            return false;
+        };
+        answer.write_over(bytes);
+        self.journal.emit(Event::Injected {
+            // Behind the plan's faults.
+            fault: (self.plan.faults.len() + at) as u32,
+            name: answer.title(),
+            site: format!("{} {number}", of.name()),
+            outcome: format!("{} bytes at {}", answer.data.0.len(), answer.at),
+        });
+        true
+    }
+
+    /// From now on write over these answers and no others. No part of
+    /// [`Scenario::save`].
+    pub fn alter(&self, answers: Vec<Answer>) {
+        *self.altered.borrow_mut() = answers;
+    }
+
+    /// How many answers of a kind the device gave so far.
+    #[must_use]
+    pub fn answers(&self, of: AnswerOf) -> u64 {
+        let state = self.state.borrow();
+        state.answers.get(of as usize).copied().unwrap_or(0)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Scenario files.
 
+use crate::answer::{self, Answer};
 use crate::fault::{self, Fault, Line, MAX_FAULTS};
 use crate::steps::{self, MAX_FRAME_SIDE, Step};
 use crate::verify::Verify;
@@ -14,6 +15,8 @@ use toml::Spanned;
 pub const MAX_WORKLOAD: usize = 10_000;
 /// Most deviations a file may list.
 const MAX_CHOICES: usize = 1_000_000;
+/// Most answers of the device that a file may write over.
+const MAX_ANSWERS: usize = 10_000;
 /// No scenario file is longer, bytes.
 const MAX_FILE: usize = 16 << 20;
 
@@ -72,6 +75,8 @@ struct File {
     displays: Option<Vec<(u32, u32)>>,
     #[serde(default)]
     choice: Vec<Choice>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    answer: Vec<Answer>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fault: Vec<Spanned<Fault>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,6 +141,9 @@ pub enum PlanError {
     /// Two deviations for one choice.
     #[error("choice {0} is listed twice; keep one")]
     TwiceChosen(u64),
+    /// Two answers for one.
+    #[error("answer: {0} {1} is listed twice; keep one")]
+    TwiceAnswered(&'static str, u64),
 }
 
 /// A scenario: everything about a run that is not the driver.
@@ -159,6 +167,8 @@ pub struct Plan {
     pub choices: BTreeMap<u64, u32>,
     /// Is each allocation and mapping asked of [`Point::Fail`]?
     pub may_fail: bool,
+    /// Answers of the device that are written over.
+    pub answers: Vec<Answer>,
     /// Faults to inject.
     pub faults: Vec<Fault>,
     /// What must be true after the run.
@@ -188,6 +198,7 @@ impl Default for Plan {
             displays: Vec::new(),
             choices: BTreeMap::new(),
             may_fail: false,
+            answers: Vec::new(),
             faults: Vec::new(),
             verify: None,
         }
@@ -222,6 +233,8 @@ impl Plan {
                 return Err(PlanError::TwiceChosen(number));
             }
         }
+        limit("answer", file.answer.len(), MAX_ANSWERS)?;
+        answer::check(&file.answer)?;
         limit("fault", file.fault.len(), MAX_FAULTS)?;
         let mut faults = Vec::new();
         for (index, spanned) in file.fault.into_iter().enumerate() {
@@ -244,6 +257,7 @@ impl Plan {
             displays,
             choices,
             may_fail: file.may_fail,
+            answers: file.answer,
             faults,
             verify: file.verify,
         })
@@ -307,6 +321,7 @@ impl Plan {
             part_accesses: self.part,
             displays: Some(self.displays.clone()).filter(|displays| !displays.is_empty()),
             may_fail: self.may_fail,
+            answer: self.answers.clone(),
             fault: self
                 .faults
                 .iter()

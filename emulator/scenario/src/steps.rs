@@ -1,5 +1,6 @@
 //! The steps of a workload, and which of them can be.
 
+use crate::answer::Hex;
 use crate::plan::PlanError;
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +146,12 @@ pub enum Step {
         #[serde(default)]
         scanout: u32,
     },
+    /// Call DxgkDdiEscape with this private data. The driver may refuse it:
+    /// a program may send anything.
+    Escape {
+        /// All of it.
+        data: Hex,
+    },
     /// Put the adapter into a power state.
     Power {
         /// Which.
@@ -170,6 +177,7 @@ impl Step {
             Self::Cursor { .. } => "cursor",
             Self::CursorMove { .. } => "cursor-move",
             Self::CursorHide { .. } => "cursor-hide",
+            Self::Escape { .. } => "escape",
             Self::Power { .. } => "power",
         }
     }

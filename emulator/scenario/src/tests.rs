@@ -256,3 +256,50 @@ fn expected(text: &str) -> Vec<String> {
     let names = names.split('`').skip(1).step_by(2);
     names.map(str::to_owned).collect()
 }
+
+#[test]
+fn an_answer_is_written_over_once_and_told() {
+    let plan = Plan::parse(
+        "answer = [{ of = \"used\", number = 1, at = 1, data = \"aaBB\" }]\n\
+         workload = [{ do = \"escape\", data = \"00ff\" }]",
+    )
+    .unwrap();
+    assert_eq!(Plan::parse(&plan.to_toml()).unwrap(), plan);
+    let scenario = Scenario::new(plan, Journal::in_memory());
+    let mut given = [[0u8; 2]; 3];
+
+    let altered = given
+        .each_mut()
+        .map(|bytes| scenario.answer(AnswerOf::Used, bytes));
+
+    assert_eq!(altered, [false, true, false]);
+    assert_eq!(given, [[0, 0], [0, 0xaa], [0, 0]]);
+    assert_eq!(scenario.answers(AnswerOf::Used), 3);
+    assert_eq!(scenario.answers(AnswerOf::Response), 0);
+}
+
+#[test]
+fn answers_and_bytes_that_cannot_be_are_refused() {
+    for (text, word) in [
+        (
+            "workload = [{ do = \"escape\", data = \"0\" }]",
+            "hexadecimal",
+        ),
+        (
+            "workload = [{ do = \"escape\", data = \"xx\" }]",
+            "hexadecimal",
+        ),
+        (
+            "answer = [{ of = \"used\", number = 1, data = \"\" }, \
+             { of = \"used\", number = 1, data = \"00\" }]",
+            "twice",
+        ),
+        (
+            "answer = [{ of = \"nobody\", number = 1, data = \"\" }]",
+            "nobody",
+        ),
+    ] {
+        let error = Plan::parse(text).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}

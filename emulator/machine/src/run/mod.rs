@@ -353,14 +353,18 @@ impl Machine {
         self.state.pend(message);
     }
 
-    /// The faults of the scenario: what each is called, and how often it was
-    /// injected.
+    /// The faults of the scenario, and the answers that it writes over: what
+    /// each is called, and how often it was injected.
     #[must_use]
     pub fn faults(&self) -> Vec<(String, u64)> {
         let scenario = &self.board.scenario;
         let names = scenario.plan().faults.iter().map(scenario::Fault::title);
         let fired = scenario.tallies().into_iter().map(|tally| tally.fired);
-        names.zip(fired).collect()
+        let answers = scenario.plan().answers.iter().map(|answer| {
+            let given = scenario.answers(answer.of) > answer.number;
+            (answer.title(), u64::from(given))
+        });
+        names.zip(fired).chain(answers).collect()
     }
 
     /// Deliver what may interrupt the driver now: an interrupt first, then a

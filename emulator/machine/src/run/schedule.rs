@@ -145,6 +145,48 @@ impl Machine {
         self.board.scenario.choices()
     }
 
+    /// Do these steps instead of the plan's, from now on; part of what
+    /// [`Machine::save`] keeps.
+    pub fn replace_workload(&mut self, steps: Vec<scenario::Step>) {
+        self.state.workload.replace(steps);
+    }
+
+    /// Write over these answers of the device and no others, from now on.
+    pub fn alter(&self, answers: Vec<scenario::Answer>) {
+        self.board.scenario.alter(answers);
+    }
+
+    /// How many answers of a kind the device gave so far.
+    #[must_use]
+    pub fn answers(&self, of: scenario::AnswerOf) -> u64 {
+        self.board.scenario.answers(of)
+    }
+
+    /// Was the workload's first step called?
+    #[must_use]
+    pub fn began_workload(&self) -> bool {
+        self.state.workload.began()
+    }
+
+    /// Is no routine of the driver under way on the thread that has the
+    /// processor?
+    #[must_use]
+    pub fn is_between_calls(&self) -> bool {
+        self.thread().frames.is_empty()
+    }
+
+    /// Where the driver goes on.
+    #[must_use]
+    pub fn goes_on_at(&self) -> u64 {
+        self.board.vm.registers().rip
+    }
+
+    /// The private data of the last Escape.
+    #[must_use]
+    pub fn escape_data(&self) -> Option<Vec<u8>> {
+        self.windows.escape_question(&self.board)
+    }
+
     /// What is run: workload, seed, order.
     #[must_use]
     pub fn plan(&self) -> &scenario::Plan {

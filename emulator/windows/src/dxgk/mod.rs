@@ -400,7 +400,7 @@ pub(crate) fn write_interface(
 /// A small allocator inside [`layout::DXGK_DATA`]: fixed places, because one
 /// adapter needs one of each.
 pub(crate) mod place {
-    use super::layout::DXGK_DATA;
+    use super::layout::{DXGK_DATA, DXGK_DATA_SIZE};
     use memory::Gva;
 
     const fn at(offset: u64) -> Gva {
@@ -433,8 +433,9 @@ pub(crate) mod place {
     pub const OUTPUT: Gva = at(0x1000);
     /// Bytes for it.
     pub const OUTPUT_SIZE: u32 = 0x1000;
-    /// Private data of an Escape.
-    pub const PRIVATE: Gva = at(0x2000);
+    /// Private data of an Escape ends where this page does, and nothing is
+    /// behind it: a driver that goes on past its end is noticed.
+    pub const PRIVATE: Gva = at(DXGK_DATA_SIZE - 0x1000);
     /// Bytes for it.
     pub const PRIVATE_SIZE: usize = 0x1000;
     /// CM_RESOURCE_LIST.

@@ -25,9 +25,10 @@ impl Windows {
         }
         let at = |offset| Gva(place::ESCAPE.0 + offset);
         p.write(place::ESCAPE, &[0; escape::SIZE as usize])?;
-        p.write_u64(at(escape::DATA), place::PRIVATE.0)?;
+        let place = private_data(data.len());
+        p.write_u64(at(escape::DATA), if data.is_empty() { 0 } else { place.0 })?;
         p.write_u32(at(escape::DATA_SIZE), data.len() as u32)?;
-        p.write(place::PRIVATE, data)?;
+        p.write(place, data)?;
         Ok(Some(DriverCall {
             name: "DxgkDdiEscape",
             routine: Gva(routine),
@@ -36,12 +37,22 @@ impl Windows {
         }))
     }
 
-    /// The private data after an Escape.
+    /// The private data after an Escape, as long as it was before.
     ///
     /// # Errors
     /// [`LifecycleError::Platform`].
     pub fn escape_answer(&self, p: &dyn Platform, data: &mut [u8]) -> Result<(), LifecycleError> {
-        Ok(p.read(place::PRIVATE, data)?)
+        Ok(p.read(private_data(data.len()), data)?)
+    }
+
+    /// The private data of the last Escape, if it is there to be read.
+    #[must_use]
+    pub fn escape_question(&self, p: &dyn Platform) -> Option<Vec<u8>> {
+        let at = |offset| Gva(place::ESCAPE.0 + offset);
+        let length = p.read_u32(at(escape::DATA_SIZE)).ok()? as usize;
+        let mut data = vec![0; length.min(place::PRIVATE_SIZE)];
+        p.read(private_data(length), &mut data).ok()?;
+        Some(data)
     }
 
     /// The driver's interrupt routine for a message, if it has one.
@@ -87,4 +98,10 @@ impl Windows {
     pub fn dpc_pending(&self) -> bool {
         self.dxgk.dpc_queued || self.executive.has_dpc()
     }
+}
+
+/// Where private data of this length is: aligned to 8, at the end of its page.
+fn private_data(length: usize) -> Gva {
+    let room = place::PRIVATE_SIZE.saturating_sub(length.next_multiple_of(8));
+    Gva(place::PRIVATE.0 + room as u64)
 }
