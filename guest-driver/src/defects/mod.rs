@@ -7,6 +7,7 @@
 
 pub mod buffers;
 pub mod cpu;
+pub mod escape;
 pub mod irql;
 pub mod life;
 pub mod pages;
@@ -103,6 +104,8 @@ defects! {
     ErrorPathLeak = "error-path-leak",
     /// a creation that fails half-way frees its pages twice.
     ErrorPathDoubleFree = "error-path-double-free",
+    /// an Escape's command is read, and answered, whatever its size.
+    EscapeSizeUnchecked = "escape-size-unchecked",
 }
 
 /// What the suffix of a healthy twin is.
