@@ -91,6 +91,11 @@ impl Backing {
         self.length
     }
 
+    /// Its entries, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (Iova, u32)> + '_ {
+        self.entries.iter().map(|&(_, iova, length)| (iova, length))
+    }
+
     /// How many entries are kept.
     pub fn entry_count(&self) -> usize {
         self.entries.len()

@@ -39,6 +39,10 @@ id!(
 /// as reading a screen at its vertical blank.
 pub const NO_QUEUE: u16 = 0xffff;
 
+/// The name of a command that is none: somebody ordered the device to do what
+/// its driver did not ask for.
+pub const ORDERED: &str = "ORDERED";
+
 /// What is run, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {

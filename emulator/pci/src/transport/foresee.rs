@@ -1,5 +1,6 @@
-//! What the device may yet write, seen without a trace: for a machine that
-//! lets a driver poll such memory, and must know when it looks.
+//! What the device may yet read and write, seen without a trace: for a
+//! machine that lets a driver poll such memory, and must know when it looks,
+//! and for who asks what memory the device has any business with.
 
 use super::Transport;
 use super::queue::Segment;
@@ -24,14 +25,39 @@ impl Transport {
         if !state.ready {
             return Vec::new();
         }
-        let mut found = vec![Segment {
-            iova: Iova(state.used_ring),
-            length: USED_HEADER + USED_ELEMENT * u32::from(state.size),
-        }];
-        let Some(available) = self.peek_available(dma, queue) else {
-            return found;
+        let mut found = Found {
+            segments: vec![Segment {
+                iova: Iova(state.used_ring),
+                length: USED_HEADER + USED_ELEMENT * u32::from(state.size),
+            }],
+            left: limit,
+            reads: false,
         };
-        let mut left = limit;
+        self.foresee(dma, queue, &mut found);
+        found.segments
+    }
+
+    /// Every buffer in `queue` that the device has not taken yet, and the
+    /// indirect tables of descriptors among them. At most `limit` descriptors
+    /// are looked at.
+    #[must_use]
+    pub fn foresee_buffers(&self, dma: Dma<'_>, queue: u16, limit: usize) -> Vec<Segment> {
+        let mut found = Found {
+            segments: Vec::new(),
+            left: limit,
+            reads: true,
+        };
+        self.foresee(dma, queue, &mut found);
+        found.segments
+    }
+
+    fn foresee(&self, dma: Dma<'_>, queue: u16, found: &mut Found) {
+        let Some(state) = self.queues.get(usize::from(queue)).map(|q| q.state) else {
+            return;
+        };
+        let Some(available) = self.peek_available(dma, queue).filter(|_| state.ready) else {
+            return;
+        };
         let waiting = available.wrapping_sub(state.next_avail).min(state.size);
         for ahead in 0..waiting {
             let slot = state.next_avail.wrapping_add(ahead) % state.size.max(1);
@@ -43,11 +69,19 @@ impl Transport {
                     entries: state.size.into(),
                     direct: true,
                 };
-                follow(dma, table, u16::from_le_bytes(head), &mut left, &mut found);
+                follow(dma, table, u16::from_le_bytes(head), found);
             }
         }
-        found
     }
+}
+
+/// What was seen so far.
+struct Found {
+    segments: Vec<Segment>,
+    /// Descriptors that may yet be looked at.
+    left: usize,
+    /// Does what is only read count too?
+    reads: bool,
 }
 
 /// A descriptor table, of the queue (direct) or of one buffer.
@@ -58,10 +92,10 @@ struct Table {
 }
 
 /// Follow a chain, and an indirect table from a direct one only (§2.7.5.3.1).
-fn follow(dma: Dma<'_>, table: Table, head: u16, left: &mut usize, found: &mut Vec<Segment>) {
+fn follow(dma: Dma<'_>, table: Table, head: u16, found: &mut Found) {
     let mut index = head;
-    while *left > 0 && u32::from(index) < table.entries {
-        *left -= 1;
+    while found.left > 0 && u32::from(index) < table.entries {
+        found.left -= 1;
         let mut bytes = [0u8; DESCRIPTOR as usize];
         let at = table.base.saturating_add(DESCRIPTOR * u64::from(index));
         if !dma.peek(Iova(at), &mut bytes) {
@@ -73,17 +107,23 @@ fn follow(dma: Dma<'_>, table: Table, head: u16, left: &mut usize, found: &mut V
         let flags = u16::from_le_bytes([f0, f1]);
         if flags & DESC_INDIRECT != 0 {
             if table.direct {
+                if found.reads && length != 0 {
+                    found.segments.push(Segment {
+                        iova: Iova(address),
+                        length,
+                    });
+                }
                 let indirect = Table {
                     base: address,
                     entries: length / DESCRIPTOR as u32,
                     direct: false,
                 };
-                follow(dma, indirect, 0, left, found);
+                follow(dma, indirect, 0, found);
             }
             return;
         }
-        if flags & DESC_WRITE != 0 && length != 0 {
-            found.push(Segment {
+        if (found.reads || flags & DESC_WRITE != 0) && length != 0 {
+            found.segments.push(Segment {
                 iova: Iova(address),
                 length,
             });

@@ -147,6 +147,14 @@ impl Virtqueue {
 }
 
 impl Transport {
+    /// Descriptor table, available ring and used ring of a queue that is
+    /// enabled.
+    #[must_use]
+    pub fn areas(&self, queue: u16) -> Option<[event::Segment; 3]> {
+        let queue = self.queues.get(usize::from(queue))?;
+        queue.state.ready.then(|| queue.areas())
+    }
+
     /// May the device use `queue`?
     #[must_use]
     pub fn queue_ready(&self, queue: u16) -> bool {
