@@ -176,7 +176,8 @@ pub enum Party {
     OperatingSystem,
     /// The device, or the IOMMU.
     Device,
-    /// The scenario, which injected a fault.
+    /// The scenario, which injected a fault, or who ordered the device to
+    /// misbehave.
     Injected,
 }
 

@@ -47,8 +47,15 @@ impl Ledger {
         }
     }
 
-    /// It may no longer.
+    /// It may no longer. What was in flight has landed, so an access that is
+    /// told later by what was mapped here is stale.
     pub(crate) fn mirror_unmap(&mut self, iova: Iova, length: u64) {
+        self.mirror_forget(iova, length);
+        self.settle();
+        self.settled = self.event.saturating_add(1);
+    }
+
+    fn mirror_forget(&mut self, iova: Iova, length: u64) {
         if length == 0 {
             return;
         }

@@ -2,14 +2,14 @@
 
 use crate::commands;
 use crate::finding::{
-    AccessFacts, Clue, ClueKind, Finding, Kind, MdlFacts, Outcome, QueueArea, Stop,
+    AccessFacts, Blame, Clue, ClueKind, Finding, Kind, MdlFacts, Outcome, Party, QueueArea, Stop,
 };
 use crate::pages::PageState;
 use crate::spec::{BUG_CHECK_DMA_VIOLATION, IOMMU_VIOLATION};
 use crate::text::short;
 use crate::verdict::{self, Case};
 use crate::{Access, Key, Ledger};
-use journal::event::{self, ContextId, StackId};
+use journal::event::{self, ContextId, ORDERED, StackId};
 use memory::{Gpa, PAGE_SHIFT};
 
 /// Distinct findings kept.
@@ -75,6 +75,17 @@ impl Ledger {
             |name| self.names.get(&name.0).cloned().unwrap_or_default(),
             |time, stack| self.place((time, stack)),
         )
+    }
+
+    /// Who is at fault for what the device does in this context, if somebody
+    /// ordered it to.
+    fn ordered(&self, context: ContextId) -> Option<Blame> {
+        let known = self.commands.get(context)?;
+        let name = self.names.get(&known.name?.0)?;
+        (name == ORDERED).then(|| Blame {
+            party: Party::Injected,
+            reason: format!("the device was ordered to {}", known.detail),
+        })
     }
 
     /// Two findings about one access.
@@ -216,13 +227,15 @@ impl Ledger {
         let record = owner.and_then(|id| self.record(id));
         let freed = record.and_then(|record| record.freed);
         let exclusive = kind == Kind::ExclusiveAccessViolation;
+        let ordered = self.ordered(access.context);
         let key = Key {
             kind,
             used: submitted.map(|(_, stack)| stack),
             // Any memory is as wrong as any other then.
             allocated: self.made(owner).filter(|_| !exclusive),
             freed: freed.map(|(_, stack)| stack).filter(|_| !exclusive),
-            address: 0,
+            // Each order is a cause of its own, and none of the driver's.
+            address: ordered.as_ref().map_or(0, |_| access.context.0.into()),
         };
         if let Some(index) = self.same_breach(&key, access) {
             return Some(index);
@@ -235,6 +248,9 @@ impl Ledger {
             finding.summary = verdict::summary(&finding, &facts, case);
             finding.blame = verdict::blame(&finding, &facts, case);
             self.injections.blame(access.time, &mut finding.blame);
+            if let Some(blame) = ordered {
+                finding.blame = vec![blame];
+            }
             finding.access = Some(facts);
         }
         self.commands.mark(access.context);

@@ -5,7 +5,7 @@ use crate::layout::stack::shown;
 use crate::model::{Ending, Found, Frame, Live, Meta, Printed, Report, Stopped};
 use crate::spec::status_name;
 use journal::Record;
-use journal::event::{Begin, BugCheck, End, Event, StackId};
+use journal::event::{Begin, BugCheck, End, Event, ORDERED, StackId};
 use ledger::{Finding, Ledger, Place, Step};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use symbols::Symbolizer;
@@ -329,6 +329,12 @@ fn likeness(found: &Found) -> String {
         if found.used.is_empty() {
             key.push_str(&format!(" {:#x}", breach.address));
         }
+    }
+    // An order is nobody's code, and says itself what it was.
+    if let Some(command) = finding.command()
+        && command.name.as_deref() == Some(ORDERED)
+    {
+        key.push_str(&format!(" {}", command.detail));
     }
     if let Some(of) = &finding.allocation
         && found.allocated.is_empty()

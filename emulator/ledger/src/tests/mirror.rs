@@ -1,6 +1,7 @@
 //! A domain that another remapping unit tells.
 
 use super::*;
+use crate::Party;
 
 fn map(run: Run, iova: u64, pages: u64, page: u64, write: bool) -> Run {
     run.then(Event::Map {
@@ -55,4 +56,58 @@ fn an_unmap_beside_leaves_the_mapping() {
     let run = map(guest(), ADDRESS, 4, PAGE, true);
     let (_, said) = summary(unmap(run, ADDRESS + 0x2000, 0x1000));
     assert!(said.contains("the mapping does not allow it"), "{said}");
+}
+
+/// Somebody orders the device to do something.
+fn order(run: Run, context: u32) -> Run {
+    let name = NameId(77);
+    run.then(Event::Name {
+        id: name,
+        text: event::ORDERED.to_owned(),
+    })
+    .then(Event::Context {
+        context: ContextId(context),
+        device: DEVICE,
+        queue: event::NO_QUEUE,
+        position: 0,
+        head: 0,
+    })
+    .then(Event::Command {
+        context: ContextId(context),
+        name,
+        detail: "read 64 bytes".to_owned(),
+        resource: None,
+    })
+}
+
+#[test]
+fn what_was_ordered_is_nobody_elses_and_a_finding_of_its_own() {
+    let run = order(map(guest(), ADDRESS, 1, PAGE, true), 9)
+        .refused(9, ADDRESS + 0x1000)
+        .refused(1, ADDRESS + 0x1000);
+    let found = run.findings();
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[0].blame[0].party, Party::Injected);
+    assert_eq!(
+        found[0].blame[0].reason,
+        "the device was ordered to read 64 bytes"
+    );
+    assert!(found[1].blame.iter().all(|b| b.party != Party::Injected));
+}
+
+#[test]
+fn a_translation_that_was_kept_is_stale_once_it_is_unmapped() {
+    let kept = Outcome::Done {
+        gpa: Gpa(PAGE << 12),
+        generation: 1,
+        cached: true,
+    };
+    let mapped = map(guest(), ADDRESS, 1, PAGE, true).access(1, ADDRESS, kept);
+    assert!(mapped.findings().is_empty());
+    let run = map(guest(), ADDRESS, 1, PAGE, true);
+    let found = unmap(run, ADDRESS, 0x1000)
+        .access(1, ADDRESS, kept)
+        .findings();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].kind, Kind::StaleIotlb);
 }

@@ -326,7 +326,7 @@ pub(crate) fn party(party: Party) -> &'static str {
         Party::Driver => "the driver",
         Party::OperatingSystem => "the operating system",
         Party::Device => "the device or its IOMMU",
-        Party::Injected => "the scenario",
+        Party::Injected => "what was injected",
     }
 }
 
