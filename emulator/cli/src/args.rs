@@ -56,6 +56,9 @@ pub enum Command {
     /// Ask a running QEMU machine: make its GPU misbehave, list what it may
     /// reach, take a picture
     Ctl(crate::qemu::Ctl),
+    /// Look at a running QEMU machine: which pages its GPU can reach, which of
+    /// them are its business, and whether anything else is really refused
+    Audit(crate::audit::Audit),
     /// Check that this host can run dmasan
     Doctor,
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod audit;
 mod doctor;
 mod error;
 mod explain;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Explain { id } => explain::explain(id.as_deref()),
         Command::Qemu(arguments) => qemu::qemu(arguments),
         Command::Ctl(arguments) => qemu::ctl(arguments),
+        Command::Audit(arguments) => audit::audit(arguments),
         Command::Doctor => doctor::doctor(),
     };
     match result {

@@ -3,7 +3,8 @@
 use crate::error::CliError;
 use crate::gate::Ready;
 use crate::{args::Gate, files, show};
-use ::qemu::launch::{Description, LaunchError, Plan, Process};
+use ::qemu::audit::Place;
+use ::qemu::launch::{Description, Plan, Process};
 use ::qemu::{Ended, Handle, ServeError, Server, control};
 use clap::Args;
 use journal::Journal;
@@ -59,14 +60,22 @@ pub struct Ctl {
     #[arg(value_name = "SOCKET")]
     pub socket: PathBuf,
 
-    /// What to do: read IOVA LENGTH, write IOVA HEX, peer-read IOVA LENGTH,
-    /// peer-write IOVA HEX, mappings, frame SCANOUT FILE
+    /// What to do. The device accesses memory, whether it may or not: read
+    /// IOVA LENGTH, write IOVA HEX; QEMU does it for the device: peer-read,
+    /// peer-write. It uses what the driver took back: replay RESOURCE (a
+    /// former backing), former-rings QUEUE (the rings before the last reset),
+    /// hold IOVA LENGTH and then late-read, late-write (a translation that was
+    /// unmapped). stall: it does nothing until resume. Lists: domains, mappings, resources, findings. frame SCANOUT
+    /// FILE (a PNG file), qmp JSON
     #[arg(value_name = "WORD", required = true)]
     pub words: Vec<String>,
 }
 
 /// Ask a running machine.
 pub fn ctl(arguments: &Ctl) -> Result<u8, CliError> {
+    if arguments.words == ["findings"] {
+        return findings(&arguments.socket);
+    }
     let answer =
         control::ask(&arguments.socket, &arguments.words).map_err(|error| CliError::Control {
             path: arguments.socket.clone(),
@@ -74,6 +83,15 @@ pub fn ctl(arguments: &Ctl) -> Result<u8, CliError> {
         })?;
     print!("{answer}");
     Ok(u8::from(answer.starts_with("error: ")))
+}
+
+/// What the journal of a running machine shows so far.
+fn findings(socket: &Path) -> Result<u8, CliError> {
+    let folder = socket.parent().unwrap_or(Path::new(""));
+    let (records, tail) = show::read(&folder.join("journal"))?;
+    let shown = show::judge(&records, tail, folder, Path::new("guest"), None);
+    shown.print();
+    Ok(0)
 }
 
 /// Start a machine and serve its GPU; the exit code.
@@ -87,6 +105,8 @@ pub fn qemu(arguments: &Qemu) -> Result<u8, CliError> {
         return Ok(0);
     }
     files::folder(&arguments.out)?;
+    // First: what lies there may be a running machine's.
+    let sockets = Sockets::new(&plan)?;
     let journal_path = arguments.out.join("journal");
     let file = File::create(&journal_path).map_err(|error| CliError::Write {
         path: journal_path.clone(),
@@ -103,7 +123,7 @@ pub fn qemu(arguments: &Qemu) -> Result<u8, CliError> {
     }
     let mut server =
         Server::new(&plan.serve_config(), Journal::to_file(file)).map_err(CliError::Serve)?;
-    let served = run(&plan, &mut server, arguments.seconds, &stop);
+    let served = run(&plan, &sockets, &mut server, arguments.seconds, &stop);
     if let Some(frame) = server.frame(0) {
         let png = frame.png().map_err(|e| CliError::Report(e.to_string()))?;
         files::write(&arguments.out.join(PICTURE), &png)?;
@@ -127,11 +147,11 @@ pub fn qemu(arguments: &Qemu) -> Result<u8, CliError> {
 /// From the start of QEMU to its end.
 fn run(
     plan: &Plan,
+    sockets: &Sockets,
     server: &mut Server,
     seconds: Option<u64>,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), CliError> {
-    let sockets = Sockets::new(plan)?;
     let listener = Server::listen(&sockets.device).map_err(CliError::Serve)?;
     let mut process = plan.start().map_err(CliError::Launch)?;
     eprintln!("{}, process {}", plan.summary(), process.id());
@@ -147,7 +167,7 @@ fn run(
         }
         return Err(ended_early(plan, &mut process));
     };
-    listen_for_orders(&sockets.control, server.handle());
+    listen_for_orders(&sockets.control, server.handle(), plan.place());
     if let Some(seconds) = seconds {
         end_after(Duration::from_secs(seconds), stop.clone());
     }
@@ -167,8 +187,8 @@ fn run(
     }
 }
 
-fn listen_for_orders(path: &Path, handle: Handle) {
-    if let Err(error) = control::serve(path, handle) {
+fn listen_for_orders(path: &Path, handle: Handle, place: Place) {
+    if let Err(error) = control::serve(path, handle, place) {
         log::warn!("{}: {error}: dmasan ctl will not work", path.display());
     }
 }
@@ -202,17 +222,15 @@ struct Sockets {
 }
 
 impl Sockets {
+    /// None of them is anybody's by now.
     fn new(plan: &Plan) -> Result<Self, CliError> {
-        let sockets = Self {
-            device: plan.socket(),
-            control: plan.control(),
-        };
-        let claim = || -> Result<(), LaunchError> {
-            ::qemu::launch::vacate(&sockets.device)?;
-            ::qemu::launch::vacate(&sockets.control)
-        };
-        claim().map_err(CliError::Launch)?;
-        Ok(sockets)
+        let (device, control) = (plan.socket(), plan.control());
+        // That of a device that is served has no listener any more: whether
+        // somebody serves says the other.
+        for socket in [&control, &device] {
+            ::qemu::launch::vacate(socket).map_err(CliError::Launch)?;
+        }
+        Ok(Self { device, control })
     }
 }
 

@@ -3,35 +3,60 @@
 //!
 //! `read IOVA LENGTH`, `write IOVA HEX`: the device accesses memory, whether
 //! it may or not. `peer-read`, `peer-write`: QEMU does it for the device.
-//! `mappings`: what the device may reach. `frame SCANOUT FILE`: a picture.
+//! `replay`, `former-rings`, `hold`, `late-read`, `late-write`: it uses what
+//! the driver took back. `stall`, `resume`: it does nothing, and works again. `domains`, `mappings`, `resources`: what there is.
+//! `frame SCANOUT FILE`: a picture. `qmp JSON`: a command for QEMU. `audit`
+//! and `watch` answer with JSON, for `dmasan audit`.
 
+use crate::audit::{self, Place};
 use crate::handle::{Handle, HandleError};
-use memory::Iova;
+use crate::qmp;
+use memory::{Iova, PAGE_SIZE};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 /// Longest line, bytes.
 const MAX_LINE: u64 = 1 << 16;
 /// Bytes of one access.
 const MAX_LENGTH: u32 = 4096;
+/// Clients at a time.
+const MAX_CLIENTS: usize = 16;
+/// Seconds that a watch may take.
+const MAX_WATCH: u64 = 3600;
+/// Reads that a probe may make.
+const MAX_TRIES: u64 = 1 << 16;
 const USAGE: &str = "read IOVA LENGTH | write IOVA HEX | peer-read IOVA LENGTH | \
-                     peer-write IOVA HEX | mappings | frame SCANOUT FILE";
+                     peer-write IOVA HEX | replay RESOURCE | former-rings QUEUE | \
+                     hold IOVA LENGTH | late-read IOVA LENGTH | late-write IOVA HEX | stall | resume | domains | \
+                     mappings | resources | frame SCANOUT FILE | qmp JSON | audit TRIES | \
+                     watch SECONDS";
 
 /// Answer at `path` until the process ends.
 ///
 /// # Errors
 /// The socket cannot be made.
-pub fn serve(path: &Path, handle: Handle) -> io::Result<()> {
+pub fn serve(path: &Path, handle: Handle, place: Place) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            // One client at a time: each waits for the device anyway.
+            let clients = Arc::new(());
             for stream in listener.incoming().flatten() {
-                let _ = converse(&stream, &handle);
+                // Too many: who comes is not answered.
+                if Arc::strong_count(&clients) > MAX_CLIENTS {
+                    continue;
+                }
+                let (handle, place, one) = (handle.clone(), place.clone(), clients.clone());
+                let name = thread::Builder::new().name("client".to_owned());
+                let _ = name.spawn(move || {
+                    let _ = converse(&stream, &handle, &place);
+                    drop(one);
+                });
             }
         })?;
     Ok(())
@@ -56,12 +81,13 @@ pub fn ask(path: &Path, words: &[String]) -> io::Result<String> {
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-fn converse(stream: &UnixStream, handle: &Handle) -> io::Result<()> {
+fn converse(stream: &UnixStream, handle: &Handle, place: &Place) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     while reader.by_ref().take(MAX_LINE).read_line(&mut line)? != 0 {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let answer = answer(&words, handle).unwrap_or_else(|error| format!("error: {error}"));
+        let answer =
+            answer(&words, handle, place).unwrap_or_else(|error| format!("error: {error}"));
         writeln!(&*stream, "{answer}\n")?;
         line.clear();
     }
@@ -69,30 +95,107 @@ fn converse(stream: &UnixStream, handle: &Handle) -> io::Result<()> {
 }
 
 /// What to answer to a line.
-pub(crate) fn answer(words: &[&str], handle: &Handle) -> Result<String, HandleError> {
+pub(crate) fn answer(
+    words: &[&str],
+    handle: &Handle,
+    place: &Place,
+) -> Result<String, HandleError> {
     let usage = || HandleError::Refused(format!("usage: {USAGE}"));
     match *words {
-        [verb @ ("read" | "peer-read"), at, length] => {
+        [verb @ ("read" | "peer-read" | "late-read"), at, length] => {
             let at = number(at).ok_or_else(usage)?;
             let length = number(length)
                 .filter(|&n| n <= u64::from(MAX_LENGTH))
                 .ok_or_else(usage)? as u32;
-            let bytes = if verb == "read" {
-                handle.device_read(Iova(at), length)?
-            } else {
-                handle.peer_read(Iova(at), length)?
+            let bytes = match verb {
+                "read" => handle.device_read(Iova(at), length)?,
+                "late-read" => handle.late_read(Iova(at), length)?,
+                _ => handle.peer_read(Iova(at), length)?,
             };
             Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
         }
-        [verb @ ("write" | "peer-write"), at, data] => {
+        [verb @ ("write" | "peer-write" | "late-write"), at, data] => {
             let at = number(at).ok_or_else(usage)?;
             let data = bytes(data).ok_or_else(usage)?;
-            if verb == "write" {
-                handle.device_write(Iova(at), data)?;
-            } else {
-                handle.peer_write(Iova(at), data)?;
+            match verb {
+                "write" => handle.device_write(Iova(at), data)?,
+                "late-write" => handle.late_write(Iova(at), data)?,
+                _ => handle.peer_write(Iova(at), data)?,
             }
             Ok("done".to_owned())
+        }
+        ["replay", resource] => handle.replay(
+            number(resource)
+                .ok_or_else(usage)?
+                .try_into()
+                .map_err(|_| usage())?,
+        ),
+        ["former-rings", queue] => handle.use_former_rings(
+            number(queue)
+                .ok_or_else(usage)?
+                .try_into()
+                .map_err(|_| usage())?,
+        ),
+        ["hold", at, length] => {
+            let at = number(at).ok_or_else(usage)?;
+            let pages = handle.hold(Iova(at), number(length).ok_or_else(usage)?)?;
+            Ok(format!("{pages} pages"))
+        }
+        [verb @ ("stall" | "resume")] => {
+            handle.stall(verb == "stall")?;
+            Ok("done".to_owned())
+        }
+        ["domains"] => {
+            let look = handle.look()?;
+            let pages: u64 = look.mappings.iter().map(|m| m.length / PAGE_SIZE).sum();
+            Ok(format!(
+                "{} bus master {}, {} mappings, {pages} pages, IOMMU {}",
+                look.device,
+                if look.bus_master { "on" } else { "off" },
+                look.mappings.len(),
+                place.iommu.words()
+            ))
+        }
+        ["resources"] => {
+            let lines = handle.resources()?.into_iter().map(|resource| {
+                let (width, height) = resource.size;
+                let what = resource.blob.map_or_else(
+                    || format!("{width}x{height}"),
+                    |bytes| format!("blob of {bytes} bytes"),
+                );
+                let backing = resource.backing.map_or_else(
+                    || "no backing".to_owned(),
+                    |(bytes, entries)| format!("backing of {bytes} bytes in {entries} pieces"),
+                );
+                let shown: String = resource
+                    .scanouts
+                    .iter()
+                    .map(|scanout| format!(", on scanout {scanout}"))
+                    .collect();
+                format!("{} {what}, {backing}{shown}", resource.id)
+            });
+            Ok(lines.collect::<Vec<_>>().join("\n"))
+        }
+        ["qmp", ..] => {
+            let text = words.get(1..).unwrap_or_default().join(" ");
+            let refused = |error: String| HandleError::Refused(error);
+            let command =
+                serde_json::from_str(&text).map_err(|error| refused(error.to_string()))?;
+            let said = qmp::ask(&place.monitor, &command);
+            said.map(|value| value.to_string())
+                .map_err(|error| refused(format!("QEMU: {error}")))
+        }
+        ["audit", tries] => {
+            let tries = number(tries)
+                .filter(|&n| n <= MAX_TRIES)
+                .ok_or_else(usage)?;
+            json(&audit::audit(handle, place, tries as usize)?)
+        }
+        ["watch", seconds] => {
+            let seconds = number(seconds)
+                .filter(|&n| n <= MAX_WATCH)
+                .ok_or_else(usage)?;
+            json(&audit::watch(handle, place, Duration::from_secs(seconds))?)
         }
         ["mappings"] => {
             let lines = handle.mappings()?.into_iter().map(|mapping| {
@@ -119,6 +222,10 @@ pub(crate) fn answer(words: &[&str], handle: &Handle) -> Result<String, HandleEr
         }
         _ => Err(usage()),
     }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, HandleError> {
+    serde_json::to_string(value).map_err(|error| HandleError::Refused(error.to_string()))
 }
 
 /// Decimal, or hexadecimal behind 0x.

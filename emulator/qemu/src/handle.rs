@@ -1,9 +1,10 @@
 //! What other threads ask of the one that serves.
 
+use crate::board::{Board, Look, Unmapped};
 use crate::outgoing::{Ask, Outcome};
-use gpu::Frame;
+use gpu::{Frame, ResourceFacts};
 use iommu::Mapping;
-use memory::Iova;
+use memory::{GuestMemory, Iova};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -43,6 +44,17 @@ pub(crate) enum Order {
     Mappings {
         answer: Sender<Vec<Mapping>>,
     },
+    /// Anything else.
+    Work(Work),
+}
+
+/// What the serving thread does between two messages.
+pub(crate) struct Work(pub Box<dyn FnOnce(&mut Board) + Send>);
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Work").finish_non_exhaustive()
+    }
 }
 
 /// A way to ask the serving thread from any other.
@@ -147,5 +159,108 @@ impl Handle {
     pub fn mappings(&self) -> Result<Vec<Mapping>, HandleError> {
         let (answer, answered) = channel();
         self.ask(Order::Mappings { answer }, &answered)
+    }
+
+    /// Let the serving thread do something with the device.
+    fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Board) -> T + Send + 'static,
+    ) -> Result<T, HandleError> {
+        let (answer, answered) = channel();
+        let work = Work(Box::new(move |board| {
+            let _ = answer.send(work(board));
+        }));
+        self.ask(Order::Work(work), &answered)
+    }
+
+    /// What the device may reach, and what of it is its business.
+    pub(crate) fn look(&self) -> Result<Look, HandleError> {
+        self.work(Board::look)
+    }
+
+    /// Look at guest memory.
+    pub(crate) fn see<T: Send + 'static>(
+        &self,
+        see: impl FnOnce(&GuestMemory) -> T + Send + 'static,
+    ) -> Result<T, HandleError> {
+        self.work(move |board| see(board.memory()))
+    }
+
+    /// The device's resources.
+    ///
+    /// # Errors
+    /// [`HandleError::NoAnswer`].
+    pub fn resources(&self) -> Result<Vec<ResourceFacts>, HandleError> {
+        self.work(|board| board.resources())
+    }
+
+    /// Each DMA_UNMAP from now on.
+    pub(crate) fn unmaps(&self) -> Result<Receiver<Unmapped>, HandleError> {
+        let (watcher, unmaps) = channel();
+        self.work(move |board| board.watch(watcher))?;
+        Ok(unmaps)
+    }
+
+    /// Write something into the journal.
+    pub(crate) fn note(&self, text: String) -> Result<(), HandleError> {
+        self.work(move |board| board.note(text))
+    }
+
+    /// Let the device read what backed a resource before the driver took it
+    /// away. What came of it, in words.
+    ///
+    /// # Errors
+    /// [`HandleError`]; nothing was taken away.
+    pub fn replay(&self, resource: u32) -> Result<String, HandleError> {
+        self.work(move |board| board.replay(resource))?
+            .map_err(HandleError::Refused)
+    }
+
+    /// Let the device use a queue's rings as they were before the last reset.
+    /// What came of it, in words.
+    ///
+    /// # Errors
+    /// [`HandleError`]; the queue was never reset.
+    pub fn use_former_rings(&self, queue: u16) -> Result<String, HandleError> {
+        self.work(move |board| board.use_former_rings(queue))?
+            .map_err(HandleError::Refused)
+    }
+
+    /// Let the device do nothing, so that what is asked of it waits; or work
+    /// again.
+    ///
+    /// # Errors
+    /// [`HandleError::NoAnswer`].
+    pub fn stall(&self, stalled: bool) -> Result<(), HandleError> {
+        self.work(move |board| board.stall(stalled))
+    }
+
+    /// Let the device keep the translations of a range, whatever is unmapped
+    /// later. How many pages that are.
+    ///
+    /// # Errors
+    /// [`HandleError`]; nothing is mapped there.
+    pub fn hold(&self, iova: Iova, length: u64) -> Result<usize, HandleError> {
+        self.work(move |board| board.hold(iova, length))?
+            .map_err(HandleError::Refused)
+    }
+
+    /// Let the device read by a translation that it kept.
+    ///
+    /// # Errors
+    /// [`HandleError`]; none was kept.
+    pub fn late_read(&self, iova: Iova, length: u32) -> Result<Vec<u8>, HandleError> {
+        self.work(move |board| board.late(iova, length.min(4096), None))?
+            .map_err(HandleError::Refused)
+    }
+
+    /// Let the device write by a translation that it kept.
+    ///
+    /// # Errors
+    /// As [`Handle::late_read`].
+    pub fn late_write(&self, iova: Iova, data: Vec<u8>) -> Result<(), HandleError> {
+        self.work(move |board| board.late(iova, data.len() as u32, Some(&data)))?
+            .map(drop)
+            .map_err(HandleError::Refused)
     }
 }

@@ -17,6 +17,7 @@
 //! through a [`Handle`].
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod board;
 pub mod control;
 mod error;
@@ -27,6 +28,7 @@ mod interrupts;
 pub mod launch;
 mod message;
 mod outgoing;
+pub mod qmp;
 mod server;
 mod spec;
 #[cfg(test)]

@@ -290,6 +290,7 @@ impl Server {
                 Order::Mappings { answer } => {
                     let _ = answer.send(self.board.mappings());
                 }
+                Order::Work(work) => (work.0)(&mut self.board),
             }
         }
     }

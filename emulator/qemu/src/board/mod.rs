@@ -1,8 +1,11 @@
 //! The device on its bus: guest memory, the mirrored domain, the GPU and its
 //! interrupts, and what each command of the client does to them.
 
+mod look;
 mod ranges;
+mod rogue;
 
+pub(crate) use look::{Look, Unmapped};
 #[cfg(test)]
 pub(crate) use ranges::only_private;
 pub(crate) use ranges::q35_below_4g;
@@ -16,9 +19,11 @@ use gpu::{Frame, GpuConfig, Stepped, VirtioGpu};
 use iommu::{Dma, Env, Mapping, Mirror, Request as Access};
 use journal::Journal;
 use journal::event::{Begin, End, Event};
-use memory::{GuestMemory, Iova, PAGE_SIZE};
+use memory::{GuestMemory, PAGE_SIZE};
+use rogue::Rogue;
 use scenario::{Plan, Scenario};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 /// BAR of the transport, and where the device status is in it (virtio 1.2
@@ -63,6 +68,9 @@ pub(crate) struct Board {
     mirror: Mirror,
     gpu: VirtioGpu,
     interrupts: Interrupts,
+    rogue: Rogue,
+    /// Who is told of each DMA_UNMAP.
+    watcher: Option<Sender<Unmapped>>,
     started: Instant,
 }
 
@@ -104,6 +112,8 @@ impl Board {
             mirror,
             gpu,
             interrupts: Interrupts::new(vectors),
+            rogue: Rogue::default(),
+            watcher: None,
             started: Instant::now(),
         })
     }
@@ -134,17 +144,19 @@ impl Board {
 
     /// Nanoseconds until the device has something to do of its own accord.
     pub fn idle_for(&self) -> Option<u64> {
-        let due = self.gpu.next_vsync()?;
+        let due = self.gpu.next_vsync().filter(|_| !self.rogue.stalled)?;
         Some(due.saturating_sub(self.scenario.now()))
     }
 
     /// Let the device take a step; false if it has nothing to do.
     pub fn step(&mut self) -> bool {
-        if !self.gpu.has_work_at(self.scenario.now()) {
+        if self.rogue.stalled || !self.gpu.has_work_at(self.scenario.now()) {
             return false;
         }
         let (gpu, dma) = self.device();
-        gpu.step_landing(dma) == Stepped::Progress
+        let progress = gpu.step_landing(dma) == Stepped::Progress;
+        self.rogue.see(&self.gpu);
+        progress
     }
 
     /// Everything so far is in the journal before the guest sees it.
@@ -154,6 +166,7 @@ impl Board {
 
     /// Interrupt the guest, if the device wants to.
     pub fn interrupt(&mut self) {
+        self.rogue.see(&self.gpu);
         for message in self.mirror.take_messages() {
             if message.device.is_some() && message.address == u64::from(MESSAGE_ADDRESS) {
                 self.interrupts.message(message.data);
@@ -190,29 +203,6 @@ impl Board {
 
     pub fn mappings(&self) -> Vec<Mapping> {
         self.mirror.mappings()
-    }
-
-    /// An access that somebody ordered: the device is made to misbehave.
-    pub fn access(
-        &mut self,
-        iova: Iova,
-        length: u32,
-        data: Option<&[u8]>,
-    ) -> Result<Vec<u8>, String> {
-        let verb = if data.is_some() { "write" } else { "read" };
-        self.note(format!(
-            "the device was ordered to {verb} {length} bytes at {iova}"
-        ));
-        let (_, dma) = self.device();
-        let done = match data {
-            Some(data) => dma.write(iova, data).map(|()| Vec::new()),
-            None => {
-                let length = (length as usize).min(spec::MAX_TRANSFER);
-                let mut bytes = vec![0; length];
-                dma.read(iova, &mut bytes).map(|()| bytes)
-            }
-        };
-        done.map_err(|fault| fault.to_string())
     }
 
     /// Do a command; gives the body of the reply. `peer` is the client's

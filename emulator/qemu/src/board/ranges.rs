@@ -101,6 +101,7 @@ impl Board {
     }
 
     pub(super) fn unmap(&mut self, flags: u32, address: u64, size: u64) -> Result<(), Errno> {
+        self.tell_watcher(address, size);
         let requester = self.gpu.requester();
         if flags & uapi::VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP != 0 {
             return Err(Errno::NOTSUP);

@@ -45,6 +45,18 @@ pub enum Iommu {
     None,
 }
 
+impl Iommu {
+    /// Its name.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Intel => "QEMU's VT-d",
+            Self::Virtio => "QEMU's virtio-iommu",
+            Self::None => "none",
+        }
+    }
+}
+
 /// How QEMU runs the guest's code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

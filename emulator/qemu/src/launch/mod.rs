@@ -153,6 +153,15 @@ impl Plan {
         self.out.join("qmp.sock")
     }
 
+    /// Where an audit looks.
+    #[must_use]
+    pub fn place(&self) -> crate::audit::Place {
+        crate::audit::Place {
+            monitor: self.qmp(),
+            iommu: self.description.iommu,
+        }
+    }
+
     /// The guest's serial console; what it prints is in `serial.log` too.
     #[must_use]
     pub fn serial(&self) -> PathBuf {
