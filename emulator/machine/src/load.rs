@@ -158,6 +158,7 @@ impl Machine {
                 },
             },
             keep_going: options.keep_going,
+            choosing: false,
             patches: PatchTable::default(),
         };
         machine.lay_out(&helper_image.code)?;

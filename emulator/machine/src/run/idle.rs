@@ -21,6 +21,16 @@ impl Machine {
             if self.board.device_has_work() {
                 return self.device_turn();
             }
+        } else if self.windows.is_stopped() {
+            // dxgkrnl removes a device after its interrupt is disconnected
+            // and its DPC has run, and a device left running works meanwhile.
+            self.state.release();
+            if self.deliver(false)? {
+                return Ok(None);
+            }
+            if self.board.device_has_work() {
+                return self.device_turn();
+            }
         } else if self.deliver(true)? {
             return Ok(None);
         }

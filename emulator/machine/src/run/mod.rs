@@ -59,6 +59,10 @@ pub struct Machine {
     pub(crate) windows: Windows,
     pub(crate) state: RunState,
     pub(crate) keep_going: bool,
+    /// May this step choose? As it could be foreseen before the step: what it
+    /// brings about itself (a DPC queued, a thread made) is not held back at
+    /// once, nor anything within an instruction.
+    pub(crate) choosing: bool,
     /// Instructions of the driver that a trapping byte lies over.
     pub(crate) patches: PatchTable,
 }
@@ -90,6 +94,7 @@ impl Machine {
     /// [`MachineError`]: the host failed, not the driver. The journal is then
     /// without its end, and readable.
     pub fn step(&mut self, limit: &RunLimit<'_>) -> Result<Option<event::End>, MachineError> {
+        self.choosing = self.may_choose();
         if self.state.ended.is_none() {
             let advanced = self.advance(limit);
             // Entering a routine may have ended the run on its own.
@@ -373,6 +378,7 @@ impl Machine {
         if self.board.vm.mid_instruction() {
             return Ok(false);
         }
+        let may_wait = may_wait && self.choosing;
         let irql = self.windows.executive.irql();
         let Self { board, state, .. } = self;
         if !state.interrupts.is_empty() && irql < DEVICE_IRQL && board.state.interrupts {

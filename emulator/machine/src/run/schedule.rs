@@ -11,7 +11,7 @@ use super::{Machine, RunState};
 use crate::error::MachineError;
 use gpu::Stepped;
 use journal::event::{End, Point, TrapKind};
-use scenario::Scenario;
+use scenario::{Order, Scenario};
 use std::collections::BTreeMap;
 use std::hash::Hash;
 use xxhash_rust::xxh3::Xxh3;
@@ -63,7 +63,13 @@ impl Machine {
         if self.state.held.device || !self.board.device_has_work() {
             return Ok(None);
         }
-        match self.board.scenario.choose(Point::Device, 4) {
+        let scenario = &self.board.scenario;
+        let way = match (self.choosing, scenario.plan().order) {
+            (true, _) => scenario.choose(Point::Device, 4),
+            (false, Order::Default) => NOW,
+            (false, Order::Lazy) => LATER,
+        };
+        match way {
             NOW => self.device_step(),
             HELD => {
                 self.state.held.device = true;
@@ -95,7 +101,7 @@ impl Machine {
     /// After a trap: may another thread have the CPU? Threads are switched
     /// where Windows may, below DISPATCH_LEVEL.
     pub(super) fn thread_turn(&mut self) -> Result<(), MachineError> {
-        if self.windows.executive.irql() >= 2 || self.board.vm.mid_instruction() {
+        if !self.choosing || self.windows.executive.irql() >= 2 || self.board.vm.mid_instruction() {
             return Ok(());
         }
         let ready: Vec<usize> = (0..self.state.threads.len())

@@ -327,6 +327,12 @@ impl Windows {
         matches!(self.dxgk.stage, Stage::Quiet | Stage::Switched)
     }
 
+    /// Was DxgkDdiStopDevice called, and DxgkDdiRemoveDevice not yet?
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.dxgk.stage == Stage::Stop
+    }
+
     pub(super) fn ready(&mut self) -> Result<Progress, LifecycleError> {
         self.dxgk.stage = Stage::Ready;
         Ok(Progress::Ready)

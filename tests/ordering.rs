@@ -1,0 +1,246 @@
+//! The defects of the guest driver that the usual order never shows: a run is
+//! silent on each, and `dmasan explore` finds it, with a schedule of which
+//! nothing can be left out. What it finds is the table of `docs/ordering.md`;
+//! `DMASAN_UPDATE=1` writes it anew.
+//!
+//! Needs KVM and `scripts/build-driver`.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/explore.rs"]
+mod exploring;
+mod support;
+
+use exploring::{explore, planted, scenario, strs};
+use serde_json::Value;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use support::table::{compare, each};
+use support::{driver, run, told};
+
+/// A defect, and what an exploration must say of it.
+struct Racy {
+    /// Value of `Defect`.
+    name: &'static str,
+    /// The mistake, for the table.
+    mistake: &'static str,
+    /// What each of its defects is called in a report.
+    finding: &'static str,
+    workload: &'static str,
+    /// Arguments of the exploration. A thread more makes many schedules.
+    bounded: &'static [&'static str],
+}
+
+/// Start and stop alone.
+const NOTHING: &str = "";
+const ONE_LIFE: &str = r#"
+  { do = "create", width = 16, height = 16 },
+  { do = "free" },
+"#;
+/// A frame of enough pages to be on its way for long.
+const LONG_FRAME: &str = r#"
+  { do = "create", width = 256, height = 32 },
+  { do = "present" },
+  { do = "free" },
+"#;
+const RESIZE: &str = r#"
+  { do = "create", width = 16, height = 16 },
+  { do = "present" },
+  { do = "resize", width = 32, height = 32 },
+"#;
+/// What the healthy driver does.
+const FRAME: &str = r#"
+  { do = "create", width = 16, height = 16 },
+  { do = "present" },
+  { do = "free" },
+"#;
+
+/// How far is explored, by how many: two explorations at a time.
+const BOUNDED: &[&str] = &["--bound", "2", "--jobs", "1"];
+
+/// The two halves take about as long.
+const RACY: &[Racy] = &[
+    Racy {
+        name: "stale-signal",
+        mistake: "a wait looks at the ring first; the signal of what it finds there comes late, \
+                  and a later wait takes it for its own: pages are freed between doorbell and \
+                  completion",
+        finding: "dma-use-after-free",
+        workload: LONG_FRAME,
+        bounded: BOUNDED,
+    },
+    Racy {
+        name: "freed-by-two-threads",
+        mistake: "a worker and StopDevice look at the pages that wait to be freed under a lock, \
+                  and forget them under it, but let go of it while they free them",
+        finding: "double-free",
+        workload: ONE_LIFE,
+        bounded: &["--bound", "1", "--jobs", "1"],
+    },
+    Racy {
+        name: "reset-outstanding",
+        mistake: "StopDevice resets the device with a command outstanding, and frees the rings \
+                  that the DPC of it looks into",
+        finding: "cpu-use-after-free",
+        workload: NOTHING,
+        bounded: BOUNDED,
+    },
+    Racy {
+        name: "resize-races-dpc",
+        mistake: "a resize looks at the device's index and frees the command block of the old \
+                  frames, to which the DPC has yet to write",
+        finding: "cpu-use-after-free",
+        workload: RESIZE,
+        bounded: BOUNDED,
+    },
+    Racy {
+        name: "exclusive-in-flight",
+        mistake: "the flag that exclusive access goes by is set before the command is counted, \
+                  and a DPC in between clears it: neither wait nor reset",
+        finding: "exclusive-access-violation",
+        workload: NOTHING,
+        bounded: BOUNDED,
+    },
+];
+
+fn silent_run(name: &str, scenario: &Path, out: &Path) -> Result<(), String> {
+    let arguments = planted(name, scenario, &[]);
+    let output = run(&driver("defects"), out, &strs(&arguments));
+    match told(&output) {
+        (Some(0), _, _) => Ok(()),
+        (code, stdout, stderr) => Err(format!("{name}: {code:?}\n{stdout}{stderr}")),
+    }
+}
+
+/// The scenario without its `left_out`th deviation.
+fn without(scenario: &str, left_out: usize) -> String {
+    let mut parts: Vec<&str> = scenario.split("[[choice]]\n").collect();
+    let rest = parts.pop().unwrap();
+    let (choice, workload) = rest.split_at(rest.find("[[workload]]").unwrap_or(rest.len()));
+    parts.push(choice);
+    parts.remove(1 + left_out);
+    let mut text = parts.join("[[choice]]\n");
+    text.push_str(workload);
+    text
+}
+
+/// What the journal in a folder of results says.
+fn journal(folder: &Path) -> Vec<u8> {
+    fs::read(folder.join("journal")).unwrap()
+}
+
+/// Check a defect; its row of the table.
+fn check(racy: &Racy, folder: &Path) -> Result<String, String> {
+    let folder = folder.join(racy.name);
+    fs::create_dir(&folder).unwrap();
+    let plan = scenario(&folder, racy.name, racy.workload);
+    let twin = format!("{}-fixed", racy.name);
+    silent_run(racy.name, &plan, &folder.join("run"))?;
+    silent_run(&twin, &plan, &folder.join("twin"))?;
+    let out = folder.join("explored");
+    let arguments = planted(racy.name, &plan, racy.bounded);
+    let seen = explore(&driver("defects"), &out, &strs(&arguments));
+    let wrong = |why: &str| Err(format!("{}: {why}\n{}", racy.name, seen.text));
+    let results = &seen.results;
+    let defects = results["defects"].as_array().map_or(&[][..], Vec::as_slice);
+    if seen.code != Some(1) || results["whole"] != true || results["timeouts"] != 0 {
+        return wrong(&format!("exit {:?}", seen.code));
+    }
+    if defects.is_empty() || defects.iter().any(|d| d["finding"] != racy.finding) {
+        return wrong(&format!("not {} alone", racy.finding));
+    }
+    // The first folder is the shortest schedule's.
+    let first = out.join(format!("1-{}", racy.finding));
+    let text = fs::read_to_string(first.join("scenario.toml")).unwrap();
+    let deviations = text.matches("[[choice]]").count();
+    let shortest = defects
+        .iter()
+        .map(|d| d["schedule"].as_array().unwrap())
+        .min_by_key(|schedule| {
+            let by = |key| schedule.iter().map(|d| d[key].as_u64()).collect::<Vec<_>>();
+            (schedule.len(), by("number"), by("take"))
+        })
+        .unwrap();
+    if deviations == 0 || deviations != shortest.len() {
+        return wrong(&format!("{deviations} deviations in {text}"));
+    }
+    // It gives the same run again, byte for byte.
+    let again = folder.join("again");
+    let replay = planted(racy.name, &first.join("scenario.toml"), &[]);
+    let output = run(&driver("defects"), &again, &strs(&replay));
+    if told(&output).0 != Some(1) || journal(&again) != journal(&first) {
+        return wrong(&format!("another run: {:?}", told(&output)));
+    }
+    // Nothing can be left out of it.
+    for left_out in 0..deviations {
+        let path = folder.join(format!("without-{left_out}.toml"));
+        fs::write(&path, without(&text, left_out)).unwrap();
+        silent_run(racy.name, &path, &folder.join("less"))
+            .map_err(|why| format!("not minimal: {why}"))?;
+    }
+    let words: Vec<&str> = shortest
+        .iter()
+        .map(|deviation| deviation["what"].as_str().unwrap())
+        .collect();
+    Ok(format!(
+        "| `{}` | {} | `{}` | {} | {} |",
+        racy.name,
+        racy.mistake,
+        racy.finding,
+        results["runs"],
+        words.join("; then ")
+    ))
+}
+
+#[test]
+fn each_is_found_with_a_minimal_schedule_and_the_documented_table_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = each(RACY, |racy| check(racy, folder.path()));
+    let wrong: Vec<&str> = rows
+        .iter()
+        .filter_map(|row| row.as_ref().err().map(String::as_str))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let mut table = "| defect | mistake | finding | schedules | shortest schedule |\n\
+                     |---|---|---|---|---|\n"
+        .to_owned();
+    for row in rows.into_iter().flatten() {
+        writeln!(table, "{row}").unwrap();
+    }
+    let healthy = healthy(folder.path(), FRAME);
+    writeln!(
+        table,
+        "| none | the healthy driver: a picture, a frame of it, and its end | silent | {healthy} \
+         | |"
+    )
+    .unwrap();
+    compare("ordering", &table);
+}
+
+/// How many schedules the healthy driver has, on all of which it is silent.
+fn healthy(folder: &Path, workload: &str) -> Value {
+    let plan = scenario(folder, "healthy", workload);
+    let plan = ["--scenario", plan.to_str().unwrap(), "--bound", "2"];
+    let seen = explore(&driver("plain"), &folder.join("healthy"), &plan);
+    assert_eq!(seen.code, Some(0), "{}", seen.text);
+    assert_eq!(seen.results["whole"], true, "{}", seen.text);
+    assert_eq!(seen.results["timeouts"], 0, "{}", seen.text);
+    seen.results["runs"].clone()
+}
+
+#[test]
+#[ignore = "takes as long as all the others together"]
+fn each_healthy_twin_is_silent_on_every_schedule() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = each(RACY, |racy| {
+        let twin = format!("{}-fixed", racy.name);
+        let plan = scenario(folder.path(), &twin, racy.workload);
+        let out = folder.path().join(&twin);
+        let arguments = planted(&twin, &plan, racy.bounded);
+        let seen = explore(&driver("defects"), &out, &strs(&arguments));
+        (seen.code != Some(0) || seen.results["whole"] != true)
+            .then(|| format!("{twin}: {:?}\n{}", seen.code, seen.text))
+    });
+    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
