@@ -56,11 +56,32 @@ pub enum Command {
     /// Ask a running QEMU machine: make its GPU misbehave, list what it may
     /// reach, take a picture
     Ctl(crate::qemu::Ctl),
+    /// Look at scenario files
+    Scenario {
+        /// What to do.
+        #[command(subcommand)]
+        command: ScenarioCommand,
+    },
     /// Look at a running QEMU machine: which pages its GPU can reach, which of
     /// them are its business, and whether anything else is really refused
     Audit(crate::audit::Audit),
     /// Check that this host can run dmasan
     Doctor,
+}
+
+/// `dmasan scenario`.
+#[derive(Debug, Subcommand)]
+pub enum ScenarioCommand {
+    /// Say what is wrong with a scenario file, with the line
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+
+        /// The driver, in whose PDB callers are looked up
+        #[arg(long, value_name = "DRIVER.sys")]
+        driver: Option<PathBuf>,
+    },
 }
 
 /// What the device may reach.
@@ -185,6 +206,10 @@ pub struct Explore {
     /// results
     #[arg(long, value_name = "I/N", value_parser = shard)]
     pub shard: Option<(u32, u32)>,
+
+    /// Let each allocation and mapping fail too
+    #[arg(long)]
+    pub fail_nth: bool,
 
     /// Run equivalent schedules too
     #[arg(long)]

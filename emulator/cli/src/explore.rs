@@ -20,7 +20,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// Explore a driver; the exit code.
 pub fn explore(arguments: &Explore) -> Result<u8, CliError> {
     check_outputs(arguments.json.as_deref(), arguments.junit.as_deref())?;
-    let input = Input::read(&arguments.subject)?;
+    let mut input = Input::read(&arguments.subject)?;
+    input.options.plan.may_fail |= arguments.fail_nth;
     let bounds = Bounds {
         deviations: arguments.bound,
         reduce: !arguments.no_reduction,

@@ -7,6 +7,7 @@ mod doctor;
 mod error;
 mod explain;
 mod explore;
+mod faults;
 mod files;
 mod gate;
 mod lint;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Explain { id } => explain::explain(id.as_deref()),
         Command::Qemu(arguments) => qemu::qemu(arguments),
         Command::Ctl(arguments) => qemu::ctl(arguments),
+        Command::Scenario { command } => faults::scenario(command),
         Command::Audit(arguments) => audit::audit(arguments),
         Command::Doctor => doctor::doctor(),
     };

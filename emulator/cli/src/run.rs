@@ -4,7 +4,7 @@ use crate::args::{Domain, FramebufferPin, Run, Subject};
 use crate::error::CliError;
 use crate::gate::Ready;
 use crate::show::Shown;
-use crate::{files, show};
+use crate::{faults, files, show};
 use indicatif::{ProgressBar, ProgressStyle};
 use journal::event::End;
 use journal::{Journal, Record};
@@ -20,7 +20,7 @@ use windows::dxgk::{DomainMode, IommuFlags};
 use windows::loader::MAX_FILE;
 
 /// Longest scenario file, bytes.
-const MAX_SCENARIO: u64 = 16 << 20;
+pub const MAX_SCENARIO: u64 = 16 << 20;
 /// Traps between two looks at the progress bar.
 const TICK: u64 = 256;
 
@@ -37,12 +37,17 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
     ready.judge(&mut done.shown);
     done.write(&arguments.out)?;
     ready.tell(&done.shown, &done.records)?;
-    Ok(match done.end {
+    let problems = faults::judge(&done.machine, &done.shown, &done.records, (&input, &limit))?;
+    for problem in &problems {
+        eprintln!("dmasan: {problem}");
+    }
+    let code = match done.end {
         End::Interrupted => 130,
         End::Unsupported { .. } => 3,
         End::Completed | End::BugCheck if done.shown.passes() && done.shown.is_whole() => 0,
         _ => 1,
-    })
+    };
+    Ok(faults::exit_code(&done.machine, &done.end, code, &problems))
 }
 
 /// A flag that Ctrl-C sets.
@@ -78,7 +83,13 @@ impl Input {
             }
             None => None,
         };
-        let options = options(subject, scenario.as_deref())?;
+        let mut options = options(subject, scenario.as_deref())?;
+        let refused = |error| CliError::Scenario {
+            path: subject.scenario.clone().unwrap_or_default(),
+            error,
+        };
+        faults::check(&options.plan).map_err(refused)?;
+        faults::resolve(&mut options.plan, &driver, &subject.driver).map_err(refused)?;
         let name = files::name(&subject.driver);
         if files::is_result(&name) {
             return Err(CliError::ReservedName(name));
@@ -98,6 +109,8 @@ pub struct Done {
     pub shown: Shown,
     /// Its journal.
     pub records: Vec<Record>,
+    /// The machine, as the run left it.
+    pub machine: Machine,
     /// How it ended.
     pub end: End,
 }
@@ -153,6 +166,7 @@ pub fn once(
     Ok(Done {
         shown,
         records,
+        machine,
         end,
     })
 }

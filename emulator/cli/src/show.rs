@@ -48,6 +48,22 @@ impl Shown {
         self.report.refused = true;
     }
 
+    /// Identifiers of what was found, each once.
+    pub fn findings(&self) -> Vec<&'static str> {
+        let findings = self.report.findings.iter();
+        let mut ids: Vec<_> = findings.map(|found| found.finding.kind.id()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Is everything released that the driver was given, and did the driver do
+    /// that?
+    pub fn released(&self) -> bool {
+        let leaks = ["handle-leak", "mdl-not-released"];
+        self.report.live.is_empty() && !self.findings().iter().any(|id| leaks.contains(id))
+    }
+
     /// Take out what suppressions and a baseline say.
     pub fn triage(&mut self, suppressions: Vec<Suppression>, baseline: Option<&Baseline>) {
         self.report.triage(suppressions, baseline);
