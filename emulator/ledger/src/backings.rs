@@ -53,6 +53,8 @@ impl Held {
 /// Who told the device of a backing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attached {
+    /// The device that was told.
+    pub(crate) device: RequesterId,
     /// The command.
     pub(crate) context: ContextId,
     /// Its doorbell.
@@ -130,10 +132,11 @@ impl Backings {
         room
     }
 
-    /// The device was reset: it has no queues. What it forgets of resources
-    /// is told.
+    /// The device was reset: it has no queues and no resources.
     pub(crate) fn reset(&mut self, device: RequesterId) {
         self.queues.retain(|&(of, _), _| of != device);
+        self.resources
+            .retain(|_, (_, attached)| attached.device != device);
         let queues = self.queues.values().map(|queue| &queue.held);
         let resources = self.resources.values().map(|(held, _)| held);
         self.pieces = resources.chain(queues).map(|held| held.0.len()).sum();

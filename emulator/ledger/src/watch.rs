@@ -94,12 +94,13 @@ impl Ledger {
 
     pub(crate) fn attached(&mut self, context: ContextId, resource: u32, segments: &[Segment]) {
         let command = self.commands.get(context);
-        let device = command.map(|context| context.device);
+        let device = command.map_or(self.default_device, |context| context.device);
         let attached = Attached {
+            device,
             context,
             at: command.and_then(|context| context.submitted),
         };
-        let held = self.held(device.unwrap_or(self.default_device), segments);
+        let held = self.held(device, segments);
         self.backings.attach(resource, held, attached);
     }
 

@@ -108,6 +108,17 @@ impl Run {
         })
     }
 
+    fn reset(self) -> Self {
+        self.then(Event::Name {
+            id: NameId(9),
+            text: "RESET".into(),
+        })
+        .then(Event::DeviceState {
+            device: DEVICE,
+            state: NameId(9),
+        })
+    }
+
     /// Freed as it should be, and the page given to allocation 2, mapped at
     /// the same address.
     fn reused(self) -> Self {
@@ -317,16 +328,16 @@ fn queue_whose_ring_has_another_owner_is_reused_memory() {
         [Kind::DmaReusedMemory]
     );
     assert_eq!(run().done(0, ADDRESS + 0x200, PAGE, false).kinds(), []);
-    let reset = run()
-        .then(Event::Name {
-            id: NameId(9),
-            text: "RESET".into(),
-        })
-        .then(Event::DeviceState {
-            device: DEVICE,
-            state: NameId(9),
-        });
-    assert_eq!(reset.done(0, ADDRESS, PAGE, false).kinds(), []);
+    assert_eq!(run().reset().done(0, ADDRESS, PAGE, false).kinds(), []);
+}
+
+#[test]
+fn a_reset_takes_the_backing_of_every_resource() {
+    let run = || Run::isolated().mapped().attached(1, ADDRESS);
+    let used = |run: Run| run.reused().works(2).done(2, ADDRESS, PAGE, false);
+
+    assert_eq!(used(run()).kinds(), [Kind::DmaReusedMemory]);
+    assert_eq!(used(run().reset()).kinds(), []);
 }
 
 #[test]
