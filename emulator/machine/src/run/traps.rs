@@ -90,10 +90,11 @@ impl Machine {
                 self.exception(0xC000_0005, rip, &format!("processor exception {vector}"))
             }
             Trap::Timeout => Ok(Some(End::Hang {
-                reason: "the driver's code ran until the time limit (--timeout) without ending; the \
+                reason:
+                    "the driver's code ran until the time limit (--timeout) without ending; the \
                          limit goes by this host's clock, so that a slower or busier host may \
                          come to it sooner"
-                    .to_owned(),
+                        .to_owned(),
                 stack: self.board.stack_id(),
             })),
             Trap::Interrupted => Ok(Some(End::Interrupted)),
