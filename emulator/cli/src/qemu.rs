@@ -152,15 +152,19 @@ fn run(
     seconds: Option<u64>,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), CliError> {
-    let listener = Server::listen(&sockets.device).map_err(CliError::Serve)?;
+    let gpu = Server::listen(&sockets.device).map_err(CliError::Serve)?;
+    // QEMU comes to the IOMMU first, and to the GPU while it talks to that.
+    let iommu = match &sockets.iommu {
+        Some(path) => Some(Server::listen(path).map_err(CliError::Serve)?),
+        None => None,
+    };
     let mut process = plan.start().map_err(CliError::Launch)?;
     eprintln!("{}, process {}", plan.summary(), process.id());
     let stream = {
         let mut alive = || process.is_alive() && !stop.load(Ordering::Relaxed);
-        Server::accept(&listener, &mut alive).map_err(CliError::Serve)?
+        let first = iommu.as_ref().unwrap_or(&gpu);
+        Server::accept(first, &mut alive).map_err(CliError::Serve)?
     };
-    // A second QEMU finds nobody to talk to.
-    drop(listener);
     let Some(stream) = stream else {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
@@ -172,7 +176,15 @@ fn run(
         end_after(Duration::from_secs(seconds), stop.clone());
     }
     eprintln!("serial console: {}", plan.serial().display());
-    match server.serve(stream, stop) {
+    // A second QEMU finds nobody to talk to.
+    let served = if iommu.is_some() {
+        drop(iommu);
+        server.serve_both(stream, gpu, stop)
+    } else {
+        drop(gpu);
+        server.serve(stream, stop)
+    };
+    match served {
         Ok(Ended::Stopped) => Ok(()),
         Ok(Ended::Closed) => match process.wait() {
             Some(status) if status.success() => Ok(()),
@@ -218,25 +230,33 @@ fn ended_early(plan: &Plan, process: &mut Process) -> CliError {
 /// The sockets that dmasan serves; they go with it.
 struct Sockets {
     device: PathBuf,
+    iommu: Option<PathBuf>,
     control: PathBuf,
 }
 
 impl Sockets {
     /// None of them is anybody's by now.
     fn new(plan: &Plan) -> Result<Self, CliError> {
-        let (device, control) = (plan.socket(), plan.control());
+        let sockets = (plan.socket(), plan.iommu_socket(), plan.control());
+        let (device, iommu, control) = sockets;
         // That of a device that is served has no listener any more: whether
         // somebody serves says the other.
-        for socket in [&control, &device] {
+        for socket in [&control, &device].into_iter().chain(&iommu) {
             ::qemu::launch::vacate(socket).map_err(CliError::Launch)?;
         }
-        Ok(Self { device, control })
+        Ok(Self {
+            device,
+            iommu,
+            control,
+        })
     }
 }
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.device);
+        for socket in [&self.device].into_iter().chain(&self.iommu) {
+            let _ = std::fs::remove_file(socket);
+        }
         let _ = std::fs::remove_file(&self.control);
     }
 }

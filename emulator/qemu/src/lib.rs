@@ -1,7 +1,8 @@
 //! The GPU as a PCI device of a QEMU guest, over vfio-user: the guest's own
 //! IOMMU, as QEMU emulates it, decides what the device may reach, and tells it
-//! by DMA_MAP and DMA_UNMAP ([`iommu::Mirror`]). And starting that QEMU from a
-//! machine description.
+//! by DMA_MAP and DMA_UNMAP ([`iommu::Mirror`]). Or that IOMMU is ours, a
+//! virtio-iommu served as a second device, and the guest's driver programs it
+//! ([`iommu::VirtioIommu`]). And starting that QEMU from a machine description.
 //!
 //! The protocol is our own code over `vfio-bindings`, because the published
 //! server (`vfio_user` 0.1.7) cannot send DMA_READ and DMA_WRITE and loses its
@@ -10,8 +11,8 @@
 //! sends up to 16, answers failures with errno 0, leaves the body of a command
 //! that it does not know in the stream, and blocks in one connection.
 //!
-//! One thread serves: it takes messages, lets the device step, and sends what
-//! is due. Nothing in it waits for the peer: replies to our own commands are
+//! One thread serves all of it: it takes messages, lets the devices work, and
+//! sends what is due, so that a request to the IOMMU never waits for the GPU. Nothing in it waits for the peer: replies to our own commands are
 //! messages like any other, so an access inside the guest's MMIO handler,
 //! during which QEMU answers nothing, cannot lock up. Other threads ask
 //! through a [`Handle`].

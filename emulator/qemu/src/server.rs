@@ -1,6 +1,6 @@
 //! Serving one client.
 
-use crate::board::{self, Board, Failure};
+use crate::board::{self, Board, Failure, Slot};
 use crate::error::ServeError;
 use crate::handle::{Handle, Order};
 use crate::message::{Errno, Header, Request};
@@ -12,7 +12,7 @@ use journal::event::End;
 use memory::RequesterId;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct ServeConfig {
     pub name: String,
     /// Requester id of the device in the guest.
     pub device: RequesterId,
+    /// Requester id of our own virtio-iommu; `None`: the client translates.
+    pub iommu: Option<RequesterId>,
     /// Preferred sizes of its displays, pixels.
     pub displays: Vec<(u32, u32)>,
     /// Refuse drivers that do not take ACCESS_PLATFORM?
@@ -50,6 +52,7 @@ impl Default for ServeConfig {
         Self {
             name: "guest".to_owned(),
             device: RequesterId::new(0, 1, 0),
+            iommu: None,
             displays: vec![(1024, 768)],
             require_access_platform: true,
             memory: 0,
@@ -67,15 +70,67 @@ pub enum Ended {
     Stopped,
 }
 
-/// The device, and what asks things of it.
+/// The devices, and what asks things of them.
 pub struct Server {
     board: Board,
+    /// What the GPU asks of its client.
     outgoing: Outgoing,
     orders: Receiver<Order>,
     handle: Handle,
     wake: Arc<OwnedFd>,
+}
+
+/// One function's side of the conversation.
+struct Line {
+    slot: Slot,
+    /// Where its client will come, until it has.
+    listener: Option<UnixListener>,
+    connection: Option<Connection>,
+    peer: Option<i32>,
     /// Did the client say which version it speaks?
     agreed: bool,
+}
+
+impl Line {
+    fn connected(slot: Slot, stream: UnixStream) -> Result<Self, ServeError> {
+        let connection = Connection::new(stream)?;
+        Ok(Self {
+            slot,
+            listener: None,
+            peer: connection.peer(),
+            connection: Some(connection),
+            agreed: false,
+        })
+    }
+
+    fn expected(slot: Slot, listener: UnixListener) -> Result<Self, ServeError> {
+        listener.set_nonblocking(true).map_err(ServeError::Socket)?;
+        Ok(Self {
+            slot,
+            listener: Some(listener),
+            peer: None,
+            connection: None,
+            agreed: false,
+        })
+    }
+
+    /// Take the client in, if it has come.
+    fn welcome(&mut self) -> Result<(), ServeError> {
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
+        if let Some(stream) = try_accept(listener)? {
+            // A second client finds nobody to talk to.
+            *self = Self::connected(self.slot, stream)?;
+        }
+        Ok(())
+    }
+
+    /// What wakes the server for it.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        let connection = self.connection.as_ref().map(Connection::fd);
+        connection.or(self.listener.as_ref().map(AsFd::as_fd))
+    }
 }
 
 impl std::fmt::Debug for Server {
@@ -101,7 +156,6 @@ impl Server {
             orders,
             handle: Handle::new(sender, wake.clone()),
             wake,
-            agreed: false,
         })
     }
 
@@ -129,13 +183,8 @@ impl Server {
         listener.set_nonblocking(true).map_err(ServeError::Socket)?;
         while alive() {
             wait(&[listener.as_fd()], Some(LOOK))?;
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false).map_err(ServeError::Socket)?;
-                    return Ok(Some(stream));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(ServeError::Socket(error)),
+            if let Some(stream) = try_accept(listener)? {
+                return Ok(Some(stream));
             }
         }
         Ok(None)
@@ -152,14 +201,33 @@ impl Server {
         })
     }
 
-    /// Serve until the client goes or `stop` is set. The journal gets its end
-    /// in either case.
+    /// Serve the GPU until the client goes or `stop` is set. The journal gets
+    /// its end in either case.
     ///
     /// # Errors
     /// [`ServeError`]: what the client did that ends it.
     pub fn serve(&mut self, stream: UnixStream, stop: &AtomicBool) -> Result<Ended, ServeError> {
-        let connection = Connection::new(stream)?;
-        let ended = match self.run(connection, stop) {
+        self.serve_lines(vec![Line::connected(Slot::Gpu, stream)?], stop)
+    }
+
+    /// The same with our virtio-iommu, whose client is there, while that of
+    /// the GPU will come at a listener: QEMU makes its devices one after the
+    /// other, each with a conversation.
+    ///
+    /// # Errors
+    /// As [`Server::serve`].
+    pub fn serve_both(
+        &mut self,
+        iommu: UnixStream,
+        gpu: UnixListener,
+        stop: &AtomicBool,
+    ) -> Result<Ended, ServeError> {
+        let iommu = Line::connected(Slot::Iommu, iommu)?;
+        self.serve_lines(vec![iommu, Line::expected(Slot::Gpu, gpu)?], stop)
+    }
+
+    fn serve_lines(&mut self, lines: Vec<Line>, stop: &AtomicBool) -> Result<Ended, ServeError> {
+        let ended = match self.run(lines, stop) {
             Err(ServeError::Closed) => Ok(Ended::Closed),
             other => other,
         };
@@ -174,34 +242,37 @@ impl Server {
         ended
     }
 
-    fn run(&mut self, mut connection: Connection, stop: &AtomicBool) -> Result<Ended, ServeError> {
-        let peer = connection.peer();
+    fn run(&mut self, mut lines: Vec<Line>, stop: &AtomicBool) -> Result<Ended, ServeError> {
         while !stop.load(Ordering::Relaxed) {
             self.board.tick();
             let mut busy = false;
-            for _ in 0..MESSAGES {
-                let Some(message) = connection.receive()? else {
-                    break;
-                };
-                busy = true;
-                self.take(&connection, message, peer)?;
+            for line in &mut lines {
+                line.welcome()?;
+                busy |= self.listen_to(line)?;
             }
             self.follow_orders();
             let mut steps = 0;
             while steps < STEPS && self.board.step() {
                 steps += 1;
             }
+            self.board.remap();
             self.tell_guest_of_refusals();
             self.board.flush()?;
             self.board.interrupt();
-            while let Some(message) = self.outgoing.next() {
-                connection.send(&message)?;
+            let gpu = lines.iter().find(|line| line.slot == Slot::Gpu);
+            if let Some(connection) = gpu.and_then(|line| line.connection.as_ref()) {
+                while let Some(message) = self.outgoing.next() {
+                    connection.send(&message)?;
+                }
             }
             if !busy && steps == 0 {
                 let due = self.board.idle_for().map(Duration::from_nanos);
                 let limit = due.map_or(LOOK, |due| due.min(LOOK));
-                let files = [connection.fd(), self.wake.as_fd()].into_iter();
-                let files: Vec<_> = files.chain(self.board.watched()).collect();
+                let files = lines.iter().filter_map(Line::fd);
+                let files: Vec<_> = files
+                    .chain([self.wake.as_fd()])
+                    .chain(self.board.watched())
+                    .collect();
                 wait(&files, Some(limit))?;
                 // Whatever it was, the next round sees it.
                 let _ = rustix::io::read(&*self.wake, &mut [0u8; 8]);
@@ -210,15 +281,37 @@ impl Server {
         Ok(Ended::Stopped)
     }
 
+    /// Do what a client asks; false if it asks nothing.
+    fn listen_to(&mut self, line: &mut Line) -> Result<bool, ServeError> {
+        let Some(connection) = &mut line.connection else {
+            return Ok(false);
+        };
+        let mut busy = false;
+        for _ in 0..MESSAGES {
+            let Some(message) = connection.receive()? else {
+                break;
+            };
+            busy = true;
+            let to = (line.slot, line.peer);
+            self.take(connection, &mut line.agreed, message, to)?;
+        }
+        Ok(busy)
+    }
+
     /// One message of the client's.
     fn take(
         &mut self,
         connection: &Connection,
+        agreed: &mut bool,
         message: Message,
-        peer: Option<i32>,
+        (slot, peer): (Slot, Option<i32>),
     ) -> Result<(), ServeError> {
         let header = message.header;
         if header.is_reply() {
+            if slot != Slot::Gpu {
+                log::debug!("a reply to the virtio-iommu, which asks nothing");
+                return Ok(());
+            }
             self.answered(header, &message.body);
             return Ok(());
         }
@@ -228,16 +321,16 @@ impl Server {
                 major,
                 minor,
                 capabilities,
-            }) if !self.agreed => match agree(major, minor, capabilities) {
+            }) if !*agreed => match agree(major, minor, capabilities) {
                 Some(body) => {
-                    self.agreed = true;
+                    *agreed = true;
                     Ok(body)
                 }
                 None => Err(Failure::Fatal(ServeError::Version(major, minor))),
             },
             // Nothing is said before the version.
-            Ok(_) if !self.agreed => Err(Failure::Refused(Errno::INVAL)),
-            Ok(request) => self.board.handle(request, message.files, peer),
+            Ok(_) if !*agreed => Err(Failure::Refused(Errno::INVAL)),
+            Ok(request) => self.board.handle(slot, request, message.files, peer),
         };
         // What the client does next may be seen by the guest.
         self.board.flush()?;
@@ -283,7 +376,15 @@ impl Server {
                 } => {
                     let _ = answer.send(self.board.access(iova, length, data.as_deref()));
                 }
-                Order::Ask(ask) => self.outgoing.push(ask),
+                Order::Ask(ask) => match self.board.peer_access(&ask) {
+                    Some(outcome) => {
+                        if let Some(answer) = &ask.answer {
+                            // Who asked may have given up.
+                            let _ = answer.send(outcome);
+                        }
+                    }
+                    None => self.outgoing.push(ask),
+                },
                 Order::Frame { scanout, answer } => {
                     let _ = answer.send(self.board.frame(scanout));
                 }
@@ -334,8 +435,20 @@ fn agree(major: u16, minor: u16, capabilities: &[u8]) -> Option<Vec<u8>> {
     Some(body)
 }
 
+/// A client that waits at a listener, which does not block.
+fn try_accept(listener: &UnixListener) -> Result<Option<UnixStream>, ServeError> {
+    match listener.accept() {
+        Ok((stream, _)) => {
+            stream.set_nonblocking(false).map_err(ServeError::Socket)?;
+            Ok(Some(stream))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(ServeError::Socket(error)),
+    }
+}
+
 /// Wait until one of them can be read, or the time is over.
-fn wait(files: &[std::os::fd::BorrowedFd<'_>], limit: Option<Duration>) -> Result<(), ServeError> {
+fn wait(files: &[BorrowedFd<'_>], limit: Option<Duration>) -> Result<(), ServeError> {
     let mut polled: Vec<PollFd<'_>> = files
         .iter()
         .map(|file| PollFd::from_borrowed_fd(*file, PollFlags::IN))

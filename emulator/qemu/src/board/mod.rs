@@ -1,8 +1,14 @@
-//! The device on its bus: guest memory, the mirrored domain, the GPU and its
+//! The devices on their bus: guest memory, who translates, the GPU and its
 //! interrupts, and what each command of the client does to them.
+//!
+//! Who translates is the client's remapping unit, which tells us its mappings
+//! ([`Mirror`]); or our own virtio-iommu, a second function that the guest
+//! programs, while the client tells us where guest memory lies and no more.
 
 mod look;
+mod port;
 mod ranges;
+mod remapper;
 mod rogue;
 
 pub(crate) use look::{Look, Unmapped};
@@ -11,38 +17,23 @@ pub(crate) use ranges::only_private;
 pub(crate) use ranges::q35_below_4g;
 
 use crate::error::ServeError;
-use crate::interrupts::{Changed, Interrupts, SetIrqs};
+use crate::interrupts::{Interrupts, SetIrqs};
 use crate::message::{Errno, Request};
 use crate::server::ServeConfig;
-use crate::spec::{self, uapi};
+use crate::spec::uapi;
 use gpu::{Frame, GpuConfig, Stepped, VirtioGpu};
-use iommu::{Dma, Env, Mapping, Mirror, Request as Access};
+use iommu::{Dma, Env, Mapping, Message, Mirror, Request as Access, VirtioIommu};
 use journal::Journal;
 use journal::event::{Begin, End, Event};
-use memory::{GuestMemory, PAGE_SIZE};
+use memory::{GuestMemory, PAGE_SIZE, RequesterId};
+use pci::Function;
+use port::{MESSAGE_ADDRESS, Port, msix};
+use remapper::Remapper;
 use rogue::Rogue;
 use scenario::{Plan, Scenario};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
-
-/// BAR of the transport, and where the device status is in it (virtio 1.2
-/// §4.1.4.3).
-const TRANSPORT_BAR: u8 = 0;
-const DEVICE_STATUS: u64 = 0x14;
-/// BAR of the MSI-X table.
-const MSIX_BAR: u8 = 1;
-const MSIX_ENTRY: u64 = 16;
-/// Configuration space: command register, first capability, and the MSI-X
-/// capability (PCI Local Bus 3.0 §6.2.2, §6.7, §6.8.2).
-const COMMAND: u16 = 0x04;
-const CAPABILITIES: u16 = 0x34;
-const CAPABILITY_MSIX: u32 = 0x11;
-const CONFIG_SIZE: u64 = 256;
-/// Where the entries of the MSI-X table send their messages. The client keeps
-/// the guest's table and gives us an event file for each vector; a message's
-/// data is its vector here.
-const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
 
 /// Why a command did not work.
 #[derive(Debug)]
@@ -59,13 +50,49 @@ impl From<Errno> for Failure {
     }
 }
 
+/// Which function a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Gpu,
+    /// Our virtio-iommu; only there if the machine has it.
+    Iommu,
+}
+
+/// Who translates for the GPU.
+enum Translation {
+    Client(Mirror),
+    Ours(Box<Ours>),
+}
+
+impl Translation {
+    /// The GPU's way to memory.
+    fn dma<'a>(&'a self, env: Env<'a>, gpu: &VirtioGpu) -> Dma<'a> {
+        let (requester, bus_master) = (gpu.requester(), gpu.bus_master());
+        match self {
+            Self::Client(mirror) => mirror.dma(env, requester, bus_master),
+            Self::Ours(ours) => ours.unit.dma(env, requester, bus_master),
+        }
+    }
+}
+
+/// Our virtio-iommu.
+struct Ours {
+    unit: VirtioIommu,
+    remapper: Remapper,
+    /// What the function itself reaches: guest memory as it is.
+    mirror: Mirror,
+    interrupts: Interrupts,
+}
+
 pub(crate) struct Board {
     memory: GuestMemory,
     /// Device and inode of the client's memory file, once it came.
     file: Option<(u64, u64)>,
     below_4g: fn(u64) -> u64,
     scenario: Scenario,
-    mirror: Mirror,
+    /// What the remapping unit does with its own queues: in no journal.
+    quiet: Scenario,
+    translation: Translation,
     gpu: VirtioGpu,
     interrupts: Interrupts,
     rogue: Rogue,
@@ -85,37 +112,81 @@ impl Board {
             device: config.device,
             ..Begin::default()
         }));
-        let mut gpu = VirtioGpu::new(&GpuConfig {
+        let gpu = VirtioGpu::new(&GpuConfig {
             device: config.device,
             displays: config.displays.clone(),
             require_access_platform: config.require_access_platform,
             ..GpuConfig::default()
         });
-        let mirror = Mirror::new();
-        // Nothing leads there: the client's own memory comes with its first
-        // mapping.
-        let memory = GuestMemory::new(PAGE_SIZE)?;
-        let vectors = {
-            let env = Env {
-                memory: &memory,
-                scenario: &scenario,
-            };
-            let dma = mirror.dma(env, gpu.requester(), false);
-            msix(&mut gpu, dma).map_or(0, |(_, vectors)| vectors)
+        let translation = match config.iommu {
+            None => Translation::Client(Mirror::new()),
+            Some(requester) => {
+                let unit = VirtioIommu::new(&[config.device]);
+                Translation::Ours(Box::new(Ours {
+                    remapper: Remapper::new(requester, &unit),
+                    unit,
+                    mirror: Mirror::new(),
+                    interrupts: Interrupts::new(0),
+                }))
+            }
         };
-        scenario.journal().flush()?;
-        Ok(Self {
-            memory,
+        let mut board = Self {
+            // Nothing leads there: the client's own memory comes with its
+            // first mapping.
+            memory: GuestMemory::new(PAGE_SIZE)?,
             file: None,
             below_4g: config.below_4g,
             scenario,
-            mirror,
+            quiet: Scenario::new(Plan::default(), Journal::disabled()),
+            translation,
             gpu,
-            interrupts: Interrupts::new(vectors),
+            interrupts: Interrupts::new(0),
             rogue: Rogue::default(),
             watcher: None,
             started: Instant::now(),
-        })
+        };
+        for slot in [Slot::Gpu, Slot::Iommu] {
+            if let Some(port) = board.port(slot) {
+                let vectors = msix(port.face, port.dma).map_or(0, |(_, vectors)| vectors);
+                *port.interrupts = Interrupts::new(vectors);
+            }
+        }
+        board.flush()?;
+        Ok(board)
+    }
+
+    /// A function with all that belongs to it, if it is there.
+    fn port(&mut self, slot: Slot) -> Option<Port<'_>> {
+        let env = Env {
+            memory: &self.memory,
+            scenario: &self.scenario,
+        };
+        match slot {
+            Slot::Gpu => {
+                let dma = self.translation.dma(env, &self.gpu);
+                Some(Port {
+                    face: &mut self.gpu,
+                    dma,
+                    interrupts: &mut self.interrupts,
+                })
+            }
+            Slot::Iommu => {
+                let Translation::Ours(ours) = &mut self.translation else {
+                    return None;
+                };
+                let env = Env {
+                    memory: &self.memory,
+                    scenario: &self.quiet,
+                };
+                let function = &ours.remapper.function;
+                let (requester, bus_master) = (function.requester(), function.bus_master());
+                Some(Port {
+                    face: &mut ours.remapper,
+                    dma: ours.mirror.dma(env, requester, bus_master),
+                    interrupts: &mut ours.interrupts,
+                })
+            }
+        }
     }
 
     fn device(&mut self) -> (&mut VirtioGpu, Dma<'_>) {
@@ -123,8 +194,7 @@ impl Board {
             memory: &self.memory,
             scenario: &self.scenario,
         };
-        let requester = self.gpu.requester();
-        let dma = self.mirror.dma(env, requester, self.gpu.bus_master());
+        let dma = self.translation.dma(env, &self.gpu);
         (&mut self.gpu, dma)
     }
 
@@ -135,6 +205,24 @@ impl Board {
         }
     }
 
+    /// The mirror that a function's DMA_MAP and DMA_UNMAP go to; `None`: what
+    /// it may reach is not the client's affair.
+    fn mirror(&self, slot: Slot) -> Option<(&Mirror, Env<'_>, RequesterId)> {
+        match (&self.translation, slot) {
+            (Translation::Client(mirror), Slot::Gpu) => {
+                Some((mirror, self.env(), self.gpu.requester()))
+            }
+            (Translation::Ours(ours), Slot::Iommu) => {
+                let env = Env {
+                    memory: &self.memory,
+                    scenario: &self.quiet,
+                };
+                Some((&ours.mirror, env, ours.remapper.function.requester()))
+            }
+            _ => None,
+        }
+    }
+
     /// The guest runs by the host's clock, so virtual time is real time here.
     pub fn tick(&self) {
         let real = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -142,8 +230,13 @@ impl Board {
         self.scenario.advance(passed);
     }
 
-    /// Nanoseconds until the device has something to do of its own accord.
+    /// Nanoseconds until a device has something to do of its own accord.
     pub fn idle_for(&self) -> Option<u64> {
+        if let Translation::Ours(ours) = &self.translation
+            && ours.remapper.is_busy()
+        {
+            return Some(0);
+        }
         let due = self.gpu.next_vsync().filter(|_| !self.rogue.stalled)?;
         Some(due.saturating_sub(self.scenario.now()))
     }
@@ -159,32 +252,73 @@ impl Board {
         progress
     }
 
+    /// Let our remapping unit do the requests that wait for it, and report
+    /// faults.
+    pub fn remap(&mut self) {
+        let Translation::Ours(ours) = &mut self.translation else {
+            return;
+        };
+        let memory = &self.memory;
+        let own = Env {
+            memory,
+            scenario: &self.quiet,
+        };
+        let env = Env {
+            memory,
+            scenario: &self.scenario,
+        };
+        let function = &ours.remapper.function;
+        let (requester, bus_master) = (function.requester(), function.bus_master());
+        let dma = ours.mirror.dma(own, requester, bus_master);
+        let failed = function.transport().failure().is_some();
+        ours.remapper.work(dma, env, &ours.unit);
+        if let Some(error) = ours.remapper.function.transport().failure()
+            && !failed
+        {
+            env.journal().emit(Event::Note {
+                text: format!("the virtio-iommu needs a reset: {error}"),
+            });
+        }
+        // They are of no page of the guest's; the guest has the error.
+        let _ = ours.mirror.take_refused();
+    }
+
     /// Everything so far is in the journal before the guest sees it.
     pub fn flush(&self) -> Result<(), ServeError> {
         Ok(self.scenario.journal().flush()?)
     }
 
-    /// Interrupt the guest, if the device wants to.
+    /// Interrupt the guest, if a device wants to.
     pub fn interrupt(&mut self) {
         self.rogue.see(&self.gpu);
-        for message in self.mirror.take_messages() {
-            if message.device.is_some() && message.address == u64::from(MESSAGE_ADDRESS) {
-                self.interrupts.message(message.data);
+        let messages = match &mut self.translation {
+            Translation::Client(mirror) => mirror.take_messages(),
+            Translation::Ours(ours) => {
+                let messages = ours.mirror.take_messages();
+                send(&mut ours.interrupts, &messages, &ours.remapper.function);
+                ours.unit.take_messages()
             }
-        }
-        self.interrupts.level(self.gpu.function().intx());
+        };
+        send(&mut self.interrupts, &messages, self.gpu.function());
     }
 
-    /// A file of the client's that wakes the device.
-    pub fn watched(&self) -> Option<BorrowedFd<'_>> {
-        self.interrupts.watched()
+    /// Files of the client's that wake a device.
+    pub fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let other = match &self.translation {
+            Translation::Client(_) => None,
+            Translation::Ours(ours) => ours.interrupts.watched(),
+        };
+        self.interrupts.watched().into_iter().chain(other)
     }
 
-    /// Accesses that the guest's IOMMU would refuse, for it to hear of.
+    /// Accesses that the client's IOMMU would refuse, for the guest to hear
+    /// of. Ours tells it itself.
     pub fn take_refused(&self) -> Vec<Access> {
-        let still = |access: &Access| !self.mirror.allows(access.iova, access.write);
-        let refused = self.mirror.take_refused().into_iter();
-        refused.filter(still).collect()
+        let Translation::Client(mirror) = &self.translation else {
+            return Vec::new();
+        };
+        let still = |access: &Access| !mirror.allows(access.iova, access.write);
+        mirror.take_refused().into_iter().filter(still).collect()
     }
 
     pub fn note(&self, text: String) {
@@ -202,13 +336,17 @@ impl Board {
     }
 
     pub fn mappings(&self) -> Vec<Mapping> {
-        self.mirror.mappings()
+        match &self.translation {
+            Translation::Client(mirror) => mirror.mappings(),
+            Translation::Ours(ours) => ours.unit.mappings(self.env(), self.gpu.requester()),
+        }
     }
 
-    /// Do a command; gives the body of the reply. `peer` is the client's
-    /// process.
+    /// Do a command for one of the functions; gives the body of the reply.
+    /// `peer` is the client's process.
     pub fn handle(
         &mut self,
+        slot: Slot,
         request: Request<'_>,
         files: Vec<OwnedFd>,
         peer: Option<i32>,
@@ -225,162 +363,92 @@ impl Board {
                 offset,
                 address,
                 size,
-            } => self.map((flags, offset, address, size), files, peer),
+            } => self.map(slot, (flags, offset, address, size), files, peer),
             Request::DmaUnmap {
                 flags,
                 address,
                 size,
                 body,
             } => {
-                self.unmap(flags, address, size)?;
+                self.unmap(slot, flags, address, size)?;
                 Ok(body.to_vec())
             }
             Request::DeviceInfo { argsz } => device_info(argsz),
-            Request::RegionInfo { index } => self.region_info(index),
             Request::RegionIoFds => Err(Errno::NOTSUP.into()),
-            Request::IrqInfo { index } => {
-                let (count, flags) = self.interrupts.info(index).ok_or(Errno::INVAL)?;
-                Ok(words(&[16, flags, index, count]))
+            _ => {
+                let restart = matches!(request, Request::Reset);
+                let mut port = self.port(slot).ok_or(Errno::INVAL)?;
+                let result = on_port(&mut port, request, files);
+                if let Translation::Ours(ours) = &self.translation
+                    && restart
+                    && slot == Slot::Iommu
+                {
+                    // What a reset by the driver leaves (virtio 1.2 §5.13.4.2),
+                    // that of the machine does not.
+                    ours.unit.set_bypass(self.env(), false);
+                }
+                // Whoever rang the doorbell of the remapping unit waits for it.
+                if slot == Slot::Iommu {
+                    self.remap();
+                }
+                result
             }
-            Request::SetIrqs {
+        }
+    }
+}
+
+/// A command that is about one function only.
+fn on_port(
+    port: &mut Port<'_>,
+    request: Request<'_>,
+    files: Vec<OwnedFd>,
+) -> Result<Vec<u8>, Failure> {
+    Ok(match request {
+        Request::RegionInfo { index } => port.region_info(index)?,
+        Request::IrqInfo { index } => port.irq_info(index)?,
+        Request::SetIrqs {
+            flags,
+            index,
+            start,
+            count,
+            data,
+        } => {
+            port.set_irqs(SetIrqs {
                 flags,
                 index,
                 start,
                 count,
                 data,
-            } => {
-                let changed = self.interrupts.set(SetIrqs {
-                    flags,
-                    index,
-                    start,
-                    count,
-                    data,
-                    files,
-                })?;
-                if changed == Changed::Vectors {
-                    self.connect_vectors();
-                }
-                Ok(Vec::new())
-            }
-            Request::RegionRead {
-                offset,
-                region,
-                count,
-            } => {
-                self.check(region, offset, count as usize)?;
-                let mut body = [&offset.to_le_bytes()[..], &region.to_le_bytes()].concat();
-                body.extend_from_slice(&count.to_le_bytes());
-                for (at, size) in pieces(offset, count as usize, widest(region)) {
-                    let value = self.read(region, at, size);
-                    body.extend(value.to_le_bytes().iter().take(usize::from(size)));
-                }
-                Ok(body)
-            }
-            Request::RegionWrite {
-                offset,
-                region,
-                data,
-            } => {
-                self.check(region, offset, data.len())?;
-                let mut rest = data;
-                for (at, size) in pieces(offset, data.len(), widest(region)) {
-                    let (piece, later) = rest.split_at(usize::from(size).min(rest.len()));
-                    rest = later;
-                    let mut value = [0; 8];
-                    for (to, from) in value.iter_mut().zip(piece) {
-                        *to = *from;
-                    }
-                    self.write(region, at, size, u64::from_le_bytes(value));
-                }
-                let mut body = [&offset.to_le_bytes()[..], &region.to_le_bytes()].concat();
-                body.extend_from_slice(&(data.len() as u32).to_le_bytes());
-                Ok(body)
-            }
-            Request::Reset => {
-                self.reset();
-                Ok(Vec::new())
-            }
+                files,
+            })?;
+            Vec::new()
         }
-    }
+        Request::RegionRead {
+            offset,
+            region,
+            count,
+        } => port.region_read(region, offset, count)?,
+        Request::RegionWrite {
+            offset,
+            region,
+            data,
+        } => port.region_write(region, offset, data)?,
+        Request::Reset => {
+            port.reset();
+            Vec::new()
+        }
+        _ => return Err(Errno::INVAL.into()),
+    })
+}
 
-    /// Bytes of a region; 0 if there is none.
-    fn region_size(&self, region: u32) -> u64 {
-        match region {
-            uapi::VFIO_PCI_CONFIG_REGION_INDEX => CONFIG_SIZE,
-            // BARs are the first regions.
-            0..=5 => self.gpu.function().bar_size(region as u8).into(),
-            _ => 0,
+/// Pass a function's messages on, and the level of its INTx#.
+fn send(interrupts: &mut Interrupts, messages: &[Message], function: &Function) {
+    for message in messages {
+        if message.device.is_some() && message.address == u64::from(MESSAGE_ADDRESS) {
+            interrupts.message(message.data);
         }
     }
-
-    fn region_info(&self, index: u32) -> Result<Vec<u8>, Failure> {
-        if index >= uapi::VFIO_PCI_NUM_REGIONS {
-            return Err(Errno::INVAL.into());
-        }
-        let size = self.region_size(index);
-        let flags = match size {
-            0 => 0,
-            _ => uapi::VFIO_REGION_INFO_FLAG_READ | uapi::VFIO_REGION_INFO_FLAG_WRITE,
-        };
-        let mut body = words(&[32, flags, index, 0]);
-        body.extend_from_slice(&size.to_le_bytes());
-        body.extend_from_slice(&[0; 8]);
-        Ok(body)
-    }
-
-    fn check(&self, region: u32, offset: u64, count: usize) -> Result<(), Errno> {
-        let end = offset.checked_add(count as u64).ok_or(Errno::INVAL)?;
-        if count == 0 || count > spec::MAX_TRANSFER || end > self.region_size(region) {
-            return Err(Errno::INVAL);
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, region: u32, at: u64, size: u8) -> u64 {
-        let (gpu, dma) = self.device();
-        match region {
-            uapi::VFIO_PCI_CONFIG_REGION_INDEX => gpu.config_read(dma, at as u16, size).into(),
-            bar => gpu.bar_read(dma, bar as u8, at, size),
-        }
-    }
-
-    fn write(&mut self, region: u32, at: u64, size: u8, value: u64) {
-        let vectors = self.interrupts.vectors() as u64;
-        let (gpu, dma) = self.device();
-        match region {
-            uapi::VFIO_PCI_CONFIG_REGION_INDEX => {
-                gpu.config_write(dma, at as u16, size, value as u32);
-            }
-            // The guest's table is the client's affair; ours says which file.
-            bar if bar as u8 == MSIX_BAR && at < vectors * MSIX_ENTRY => {}
-            bar => gpu.bar_write(dma, bar as u8, at, size, value),
-        }
-    }
-
-    /// A vector that has a file sends; one that has none is masked, and keeps
-    /// its message until it gets one.
-    fn connect_vectors(&mut self) {
-        for vector in 0..self.interrupts.vectors() {
-            let connected = self.interrupts.is_connected(vector);
-            let at = vector as u64 * MSIX_ENTRY;
-            let (gpu, dma) = self.device();
-            let entry = [MESSAGE_ADDRESS, 0, vector as u32, u32::from(!connected)];
-            for (word, value) in entry.into_iter().enumerate() {
-                gpu.bar_write(dma, MSIX_BAR, at + 4 * word as u64, 4, value.into());
-            }
-        }
-    }
-
-    /// As after power-on, but for the BARs, which the client places again.
-    fn reset(&mut self) {
-        let (gpu, dma) = self.device();
-        gpu.bar_write(dma, TRANSPORT_BAR, DEVICE_STATUS, 1, 0);
-        if let Some((capability, _)) = msix(gpu, dma) {
-            gpu.config_write(dma, capability + 2, 2, 0);
-        }
-        gpu.config_write(dma, COMMAND, 2, 0);
-        self.interrupts.reset();
-    }
+    interrupts.level(function.intx());
 }
 
 fn device_info(argsz: u32) -> Result<Vec<u8>, Failure> {
@@ -400,46 +468,4 @@ fn device_info(argsz: u32) -> Result<Vec<u8>, Failure> {
 
 fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
-}
-
-/// Widest access of a region, bytes.
-fn widest(region: u32) -> u8 {
-    if region == uapi::VFIO_PCI_CONFIG_REGION_INDEX {
-        4
-    } else {
-        8
-    }
-}
-
-/// A range as naturally aligned accesses of 1, 2, 4 or (not in configuration
-/// space) 8 bytes, as a bus does it.
-fn pieces(offset: u64, count: usize, widest: u8) -> impl Iterator<Item = (u64, u8)> {
-    let (mut at, end) = (offset, offset.saturating_add(count as u64));
-    std::iter::from_fn(move || {
-        let left = end.checked_sub(at).filter(|&left| left != 0)?;
-        let fits = |&size: &u8| {
-            size <= widest && u64::from(size) <= left && at.is_multiple_of(size.into())
-        };
-        let size = [8, 4, 2].into_iter().find(fits).unwrap_or(1);
-        let piece = (at, size);
-        at += u64::from(size);
-        Some(piece)
-    })
-}
-
-/// Where the MSI-X capability is, and how many vectors it has.
-fn msix(gpu: &mut VirtioGpu, dma: Dma<'_>) -> Option<(u16, u16)> {
-    let mut at = gpu.config_read(dma, CAPABILITIES, 1) as u16;
-    // A list in 256 bytes has no more members.
-    for _ in 0..64 {
-        if at == 0 {
-            break;
-        }
-        if gpu.config_read(dma, at, 1) == CAPABILITY_MSIX {
-            let control = gpu.config_read(dma, at + 2, 2) as u16;
-            return Some((at, (control & 0x7ff) + 1));
-        }
-        at = gpu.config_read(dma, at + 1, 1) as u16;
-    }
-    None
 }

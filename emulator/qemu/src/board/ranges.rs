@@ -1,7 +1,7 @@
 //! DMA_MAP and DMA_UNMAP: the client's memory, and what of it the device may
 //! reach.
 
-use super::{Board, Failure};
+use super::{Board, Failure, Slot};
 use crate::error::ServeError;
 use crate::message::Errno;
 use crate::spec::uapi;
@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 impl Board {
     pub(super) fn map(
         &mut self,
+        slot: Slot,
         (flags, offset, address, size): (u32, u64, u64, u64),
         files: Vec<OwnedFd>,
         peer: Option<i32>,
@@ -38,15 +39,16 @@ impl Board {
             (None, _) => vec![mapping],
             _ => return Err(Errno::INVAL.into()),
         };
-        let requester = self.gpu.requester();
+        // Behind our own remapping unit the GPU reaches what that one says.
+        let Some((mirror, env, requester)) = self.mirror(slot) else {
+            return Ok(Vec::new());
+        };
         for (done, piece) in pieces.iter().enumerate() {
-            let Err(error) = self.mirror.map(self.env(), requester, *piece) else {
+            let Err(error) = mirror.map(env, requester, *piece) else {
                 continue;
             };
             for piece in pieces.iter().take(done) {
-                let _ = self
-                    .mirror
-                    .unmap(self.env(), requester, piece.iova, piece.length);
+                let _ = mirror.unmap(env, requester, piece.iova, piece.length);
             }
             log::warn!("DMA_MAP refused: {error}");
             return Err(errno(error).into());
@@ -100,22 +102,29 @@ impl Board {
         Ok(pieces)
     }
 
-    pub(super) fn unmap(&mut self, flags: u32, address: u64, size: u64) -> Result<(), Errno> {
+    pub(super) fn unmap(
+        &mut self,
+        slot: Slot,
+        flags: u32,
+        address: u64,
+        size: u64,
+    ) -> Result<(), Errno> {
         self.tell_watcher(address, size);
-        let requester = self.gpu.requester();
         if flags & uapi::VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP != 0 {
             return Err(Errno::NOTSUP);
         }
-        if flags & uapi::VFIO_DMA_UNMAP_FLAG_ALL != 0 {
-            if (address, size) != (0, 0) {
-                return Err(Errno::INVAL);
-            }
-            self.mirror.unmap_all(self.env(), requester);
+        let all = flags & uapi::VFIO_DMA_UNMAP_FLAG_ALL != 0;
+        if all && (address, size) != (0, 0) {
+            return Err(Errno::INVAL);
+        }
+        let Some((mirror, env, requester)) = self.mirror(slot) else {
+            return Ok(());
+        };
+        if all {
+            mirror.unmap_all(env, requester);
             return Ok(());
         }
-        let unmapped = self
-            .mirror
-            .unmap(self.env(), requester, Iova(address), size);
+        let unmapped = mirror.unmap(env, requester, Iova(address), size);
         unmapped.map(drop).map_err(errno)
     }
 }

@@ -1,6 +1,6 @@
 //! QEMU's command line.
 
-use super::{Iommu, Plan};
+use super::{IOMMU_SLOT, Iommu, Plan};
 use std::path::Path;
 
 /// The command line, program first.
@@ -41,19 +41,18 @@ pub(super) fn line(plan: &Plan) -> Vec<String> {
             "-device",
             "intel-iommu,caching-mode=on,intremap=on,aw-bits=48",
         ),
-        Iommu::Virtio => line.option("-device", "virtio-iommu-pci,addr=0x1e"),
-        Iommu::None => {}
+        Iommu::Virtio => line.option("-device", format!("virtio-iommu-pci,addr={IOMMU_SLOT:#x}")),
+        // Served by us, and before the GPU: it is asked for in this order.
+        Iommu::OurVirtio | Iommu::None => {}
     }
-    line.option(
-        "-device",
-        serde_json::json!({
-            "driver": "vfio-user-pci",
-            "id": "gpu",
-            "addr": format!("{:#x}", description.gpu.slot),
-            "socket": { "type": "unix", "path": plan.socket() },
-        })
-        .to_string(),
-    );
+    if let Some(socket) = plan.iommu_socket() {
+        line.option("-device", vfio_user("iommu", IOMMU_SLOT, &socket));
+    }
+    if let Some((table, _)) = plan.viot() {
+        line.option("-acpitable", format!("file={}", escaped(&table)));
+    }
+    let slot = description.gpu.slot;
+    line.option("-device", vfio_user("gpu", slot, &plan.socket()));
     line.option("-display", "none");
     line.option("-vga", if machine.vga { "std" } else { "none" });
     line.option("-nodefaults", "");
@@ -74,6 +73,17 @@ pub(super) fn line(plan: &Plan) -> Vec<String> {
     line.option("-serial", "chardev:serial");
     line.0.extend(description.extra.iter().cloned());
     line.0
+}
+
+/// A device that is served at a socket.
+fn vfio_user(id: &str, slot: u8, socket: &Path) -> String {
+    serde_json::json!({
+        "driver": "vfio-user-pci",
+        "id": id,
+        "addr": format!("{slot:#x}"),
+        "socket": { "type": "unix", "path": socket },
+    })
+    .to_string()
 }
 
 fn firmware(plan: &Plan, line: &mut Line) {

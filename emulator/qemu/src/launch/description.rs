@@ -41,6 +41,9 @@ pub enum Iommu {
     Intel,
     /// QEMU's virtio-iommu.
     Virtio,
+    /// Our own virtio-iommu: the guest finds it by an ACPI table, which Linux
+    /// reads and Windows does not.
+    OurVirtio,
     /// None: the device reaches all of memory.
     None,
 }
@@ -52,6 +55,7 @@ impl Iommu {
         match self {
             Self::Intel => "QEMU's VT-d",
             Self::Virtio => "QEMU's virtio-iommu",
+            Self::OurVirtio => "dmasan's virtio-iommu",
             Self::None => "none",
         }
     }

@@ -5,11 +5,13 @@ mod checks;
 mod command;
 mod description;
 mod process;
+mod viot;
 
 pub use description::{Accelerator, Description, Firmware, Iommu};
 pub use process::{Process, vacate};
 
 use crate::server::ServeConfig;
+use memory::RequesterId;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -17,12 +19,24 @@ use thiserror::Error;
 /// Longest path of a Unix socket (`sun_path`, with its NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
+/// Slot of the machine's virtio-iommu, QEMU's or ours: none that q35 or a GPU
+/// takes.
+const IOMMU_SLOT: u8 = 30;
+
 /// Why a machine cannot be started.
 #[derive(Debug, Error)]
 pub enum LaunchError {
     /// The description cannot be read.
     #[error("cannot read {path}: {error}")]
     Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file for the machine cannot be written.
+    #[error("cannot write {path}: {error}")]
+    Write {
         /// Which.
         path: PathBuf,
         /// Why.
@@ -114,7 +128,8 @@ impl Plan {
             swtpm,
             out,
         };
-        for socket in [plan.socket(), plan.control(), plan.qmp(), plan.serial()] {
+        let sockets = [plan.socket(), plan.control(), plan.qmp(), plan.serial()];
+        for socket in sockets.into_iter().chain(plan.iommu_socket()) {
             if socket.as_os_str().len() > MAX_SOCKET_PATH {
                 return Err(LaunchError::LongPath(socket));
             }
@@ -139,6 +154,29 @@ impl Plan {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.out.join("gpu.sock")
+    }
+
+    /// That of our virtio-iommu, if the machine has it.
+    #[must_use]
+    pub fn iommu_socket(&self) -> Option<PathBuf> {
+        self.iommu().map(|_| self.out.join("iommu.sock"))
+    }
+
+    /// Requester id of our virtio-iommu, if the machine has it.
+    fn iommu(&self) -> Option<RequesterId> {
+        let ours = self.description.iommu == Iommu::OurVirtio;
+        ours.then_some(RequesterId::new(0, IOMMU_SLOT, 0))
+    }
+
+    fn gpu(&self) -> RequesterId {
+        RequesterId::new(0, self.description.gpu.slot, 0)
+    }
+
+    /// The ACPI table that tells the guest of our virtio-iommu: its file and
+    /// its content.
+    fn viot(&self) -> Option<(PathBuf, Vec<u8>)> {
+        let table = viot::table(self.iommu()?, self.gpu());
+        Some((self.out.join("viot.bin"), table))
     }
 
     /// The control socket: see [`crate::control`].
@@ -174,7 +212,8 @@ impl Plan {
         let gpu = &self.description.gpu;
         ServeConfig {
             name: self.description.name.clone(),
-            device: memory::RequesterId::new(0, gpu.slot, 0),
+            device: self.gpu(),
+            iommu: self.iommu(),
             displays: gpu.displays.iter().map(|&[x, y]| (x, y)).collect(),
             memory: self.description.machine.memory << 20,
             require_access_platform: self.description.iommu != Iommu::None,

@@ -47,6 +47,9 @@ impl Process {
                 error,
             })?;
         }
+        if let Some((path, table)) = plan.viot() {
+            fs::write(&path, table).map_err(|error| LaunchError::Write { path, error })?;
+        }
         let tpm = match &plan.swtpm {
             Some(program) => Some(start_tpm(program, plan)?),
             None => None,

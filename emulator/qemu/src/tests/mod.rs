@@ -4,6 +4,7 @@ mod driver;
 mod hostile;
 mod launch;
 mod protocol;
+mod remapper;
 
 use crate::message::{self, Header};
 use crate::server::{Ended, ServeConfig, Server};
@@ -39,6 +40,15 @@ struct Peer {
 impl Peer {
     /// A client that has said nothing yet.
     fn silent() -> Self {
+        let config = ServeConfig::default();
+        Self::of(config, |server, stream, stop| server.serve(stream, stop))
+    }
+
+    /// The same, of a server that is set up and serves so.
+    fn of(
+        config: ServeConfig,
+        serve: impl FnOnce(&mut Server, UnixStream, &AtomicBool) -> Served + Send + 'static,
+    ) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         // A server that does not answer fails the test instead of hanging it.
         ours.set_read_timeout(Some(Duration::from_secs(20)))
@@ -49,9 +59,9 @@ impl Peer {
         let flag = stop.clone();
         let (sender, receiver) = std::sync::mpsc::channel();
         let server = std::thread::spawn(move || {
-            let mut server = Server::new(&ServeConfig::default(), to).unwrap();
+            let mut server = Server::new(&config, to).unwrap();
             sender.send(server.handle()).unwrap();
-            server.serve(theirs, &flag)
+            serve(&mut server, theirs, &flag)
         });
         Self {
             stream: Some(ours),
