@@ -8,11 +8,13 @@ impl ExploreError {
     /// Is it the input that is wrong?
     #[must_use]
     pub fn is_input(&self) -> bool {
-        matches!(self, Self::Read { .. } | Self::Other { .. })
-            || matches!(
-                self,
-                Self::Machine(MachineError::Load(_) | MachineError::TooLittleMemory(_))
-            )
+        matches!(
+            self,
+            Self::Read { .. } | Self::Other { .. } | Self::NotStarted
+        ) || matches!(
+            self,
+            Self::Machine(MachineError::Load(_) | MachineError::TooLittleMemory(_))
+        )
     }
 }
 
@@ -57,6 +59,15 @@ pub enum ExploreError {
         /// What differs.
         what: &'static str,
     },
+    /// There is nothing to fuzz.
+    #[error(
+        "the driver does not start, or has no DxgkDdiEscape: there is nothing to fuzz; \
+         dmasan run says how its start ends"
+    )]
+    NotStarted,
+    /// The engine of the fuzzer failed.
+    #[error("the fuzzer failed: {0}; please report this")]
+    Engine(String),
     /// A worker ended without a result.
     #[error("a worker of the exploration panicked; please report this")]
     Worker,

@@ -22,6 +22,7 @@
 
 mod defect;
 mod error;
+pub mod fuzz;
 mod pool;
 mod results;
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl Workload {
 
     /// Has the driver started, and was a step called?
     pub fn began(&self) -> bool {
-        self.stage != Stage::Starting
+        matches!(self.stage, Stage::Asked | Stage::Step(_))
     }
 
     /// Do these steps instead.

@@ -1,0 +1,209 @@
+//! One worker: LibAFL's corpus, scheduler and stages around a [`Target`].
+
+use super::mutate::Structured;
+use super::program::Program;
+use super::target::{MAP, Target};
+use super::{Found, Shared, Task};
+use crate::error::ExploreError;
+use libafl::corpus::{Corpus, InMemoryCorpus, Testcase};
+use libafl::events::NopEventManager;
+use libafl::executors::{Executor, ExitKind, HasObservers};
+use libafl::feedbacks::{ConstFeedback, MapIndexesMetadata, MaxMapFeedback};
+use libafl::inputs::{BytesInput, HasMutatorBytes};
+use libafl::mutators::{HavocScheduledMutator, havoc_mutations};
+use libafl::observers::{CanTrack, HitcountsMapObserver, MapObserver, StdMapObserver};
+use libafl::schedulers::{MinimizerScheduler, QueueScheduler, TestcasePenalty};
+use libafl::stages::StdMutationalStage;
+use libafl::state::{HasCorpus, StdState};
+use libafl::{Error, Evaluator, Fuzzer, StdFuzzer};
+use libafl_bolts::rands::StdRand;
+use libafl_bolts::tuples::{RefIndexable, tuple_list};
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
+
+/// Mutations of one input in a row.
+const ITERATIONS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+/// Mutations stacked, as a power of two: of structure, of bytes.
+const STRUCTURED_POWER: usize = 3;
+const HAVOC_POWER: usize = 4;
+
+/// Short inputs are favoured. LibAFL's own penalty looks at the host's clock.
+struct Length;
+
+impl<S: HasCorpus<BytesInput>> TestcasePenalty<BytesInput, S> for Length {
+    fn compute(state: &S, entry: &mut Testcase<BytesInput>) -> Result<f64, Error> {
+        Ok(entry.load_len(state.corpus())? as f64)
+    }
+}
+
+type Map = HitcountsMapObserver<StdMapObserver<'static, u8, false>>;
+type Tracked = libafl::observers::ExplicitTracking<Map, true, false>;
+
+/// What runs inputs for LibAFL.
+struct Runner<'a, 'r> {
+    target: Target,
+    shared: &'a Shared<'r>,
+    task: Task,
+    runs: u64,
+    failure: Option<ExploreError>,
+    observers: (Tracked, ()),
+}
+
+impl HasObservers for Runner<'_, '_> {
+    type Observers = (Tracked, ());
+
+    fn observers(&self) -> RefIndexable<&Self::Observers, Self::Observers> {
+        RefIndexable::from(&self.observers)
+    }
+
+    fn observers_mut(&mut self) -> RefIndexable<&mut Self::Observers, Self::Observers> {
+        RefIndexable::from(&mut self.observers)
+    }
+}
+
+impl<EM, S, Z> Executor<EM, BytesInput, S, Z> for Runner<'_, '_> {
+    fn run_target(
+        &mut self,
+        _: &mut Z,
+        _: &mut S,
+        _: &mut EM,
+        input: &BytesInput,
+    ) -> Result<ExitKind, Error> {
+        let halted = self.shared.halt.load(Ordering::Relaxed);
+        if halted || self.task.runs.is_some_and(|runs| self.runs >= runs) {
+            return Err(Error::shutting_down());
+        }
+        self.runs += 1;
+        self.once(input.mutator_bytes()).map_err(|error| {
+            self.failure = Some(error);
+            Error::shutting_down()
+        })
+    }
+}
+
+impl Runner<'_, '_> {
+    fn once(&mut self, bytes: &[u8]) -> Result<ExitKind, ExploreError> {
+        let program = Program::decode(bytes);
+        let mut map = vec![0; MAP];
+        let ran = self.target.run(&program, &mut map)?;
+        for (bucket, met) in map.iter().enumerate().filter(|(_, met)| **met != 0) {
+            self.observers.0.as_mut().set(bucket, *met);
+        }
+        let kind = match (ran.given_up, ran.defects.is_empty()) {
+            (true, _) => ExitKind::Timeout,
+            (false, false) => ExitKind::Crash,
+            (false, true) => ExitKind::Ok,
+        };
+        self.shared.ran(&ran);
+        for (identity, defect) in ran.defects {
+            // Only one worker makes it smaller.
+            if !self.shared.is_new(&identity) {
+                continue;
+            }
+            let target = &mut self.target;
+            let shared = self.shared;
+            let small = super::minimise::minimise(program.clone(), |tried| {
+                if shared.halt.load(Ordering::Relaxed) {
+                    return Ok(false);
+                }
+                let ran = target.run(tried, &mut [])?;
+                Ok(ran.defects.iter().any(|(other, _)| *other == identity))
+            })?;
+            self.shared.found(
+                identity,
+                Found {
+                    finding: defect.finding,
+                    summary: defect.summary,
+                    plan: self.target.plan(&small),
+                },
+            );
+        }
+        Ok(kind)
+    }
+}
+
+/// Fuzz until the task is done, or the flag says so.
+pub(crate) fn work(target: Target, shared: &Shared<'_>, task: Task) -> Result<(), ExploreError> {
+    let map = StdMapObserver::owned("driver", vec![0u8; MAP]);
+    let observer = HitcountsMapObserver::new(map).track_indices();
+    let mut feedback = MaxMapFeedback::new(&observer);
+    // Defects are told apart by their identity, not by coverage.
+    let mut objective = ConstFeedback::False;
+    let scheduler: MinimizerScheduler<_, Length, BytesInput, MapIndexesMetadata, _> =
+        MinimizerScheduler::new(&observer, QueueScheduler::new());
+    let mut state = StdState::new(
+        StdRand::with_seed(task.seed),
+        InMemoryCorpus::<BytesInput>::new(),
+        InMemoryCorpus::new(),
+        &mut feedback,
+        &mut objective,
+    )
+    .map_err(engine)?;
+    let mut fuzzer = StdFuzzer::new(scheduler, feedback, objective);
+    let mut events = NopEventManager::new();
+    let mut stages = tuple_list!(
+        StdMutationalStage::with_max_iterations(
+            HavocScheduledMutator::with_max_stack_pow(
+                tuple_list!(Structured::new()),
+                STRUCTURED_POWER
+            ),
+            ITERATIONS
+        ),
+        StdMutationalStage::with_max_iterations(
+            HavocScheduledMutator::with_max_stack_pow(havoc_mutations(), HAVOC_POWER),
+            ITERATIONS
+        ),
+    );
+    let base = target.base;
+    let mut runner = Runner {
+        target,
+        shared,
+        task,
+        runs: 0,
+        failure: None,
+        observers: tuple_list!(observer),
+    };
+    let mut seeds = 0;
+    let mut known = 0;
+    let ended = loop {
+        // What others found interesting, the seeds first of all.
+        let step = match shared.next_seed(&mut seeds, &runner.task) {
+            Some(plan) => {
+                let input = BytesInput::new(Program::of_plan(&plan, base).encode());
+                if state.corpus().count() == 0 {
+                    let added = fuzzer.add_input(&mut state, &mut runner, &mut events, input);
+                    added.map(|_| ())
+                } else {
+                    let tried = fuzzer.evaluate_input(&mut state, &mut runner, &mut events, &input);
+                    tried.map(|_| ())
+                }
+            }
+            None => fuzzer
+                .fuzz_one(&mut stages, &mut runner, &mut state, &mut events)
+                .map(|_| ()),
+        };
+        let count = state.corpus().count();
+        while known < count {
+            let id = state.corpus().nth(known);
+            if let Ok(testcase) = state.corpus().get(id)
+                && let Some(input) = testcase.borrow().input()
+            {
+                let program = Program::decode(input.mutator_bytes());
+                shared.interesting(runner.task.worker, runner.target.plan(&program));
+            }
+            known += 1;
+        }
+        if let Err(error) = step {
+            break error;
+        }
+    };
+    match (runner.failure, ended) {
+        (Some(error), _) => Err(error),
+        (None, Error::ShuttingDown) => Ok(()),
+        (None, error) => Err(engine(error)),
+    }
+}
+
+fn engine(error: Error) -> ExploreError {
+    ExploreError::Engine(error.to_string())
+}

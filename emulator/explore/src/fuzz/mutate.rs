@@ -1,0 +1,181 @@
+//! Mutations that know what an input is made of; bytes at random are
+//! LibAFL's own.
+
+use super::program::Program;
+use libafl::Error;
+use libafl::corpus::CorpusId;
+use libafl::inputs::{BytesInput, HasMutatorBytes, ResizableMutator};
+use libafl::mutators::{MutationResult, Mutator};
+use libafl::state::HasRand;
+use libafl_bolts::Named;
+use libafl_bolts::rands::Rand;
+use scenario::{Answer, AnswerOf, Hex};
+use std::borrow::Cow;
+
+/// Values at which checks go wrong.
+const EDGES: [u32; 12] = [
+    0,
+    1,
+    2,
+    3,
+    0x10,
+    0xff,
+    0x1000,
+    0xffff,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_fffe,
+    0xffff_ffff,
+];
+/// Responses of a virtio-gpu (virtio 1.2 §5.7.6.7): the first of those that
+/// are well and of those that are not, and how many there are of each.
+const RESPONSES: [(u32, u32); 2] = [(0x1100, 7), (0x1200, 6)];
+/// Answers and choices that are hit are among so many.
+const NEAR: u64 = 64;
+/// Longest private data that is made.
+const LONGEST: usize = 512;
+
+/// One change of an Escape, an answer or a choice.
+#[derive(Debug)]
+pub(crate) struct Structured(Cow<'static, str>);
+
+impl Structured {
+    pub fn new() -> Self {
+        Self(Cow::Borrowed("structured"))
+    }
+}
+
+impl Named for Structured {
+    fn name(&self) -> &Cow<'static, str> {
+        &self.0
+    }
+}
+
+impl<S: HasRand> Mutator<BytesInput, S> for Structured {
+    fn mutate(&mut self, state: &mut S, input: &mut BytesInput) -> Result<MutationResult, Error> {
+        let mut program = Program::decode(input.mutator_bytes());
+        let before = program.clone();
+        change(&mut program, state.rand_mut());
+        if program == before {
+            return Ok(MutationResult::Skipped);
+        }
+        let bytes = program.encode();
+        input.resize(bytes.len(), 0);
+        input.mutator_bytes_mut().copy_from_slice(&bytes);
+        Ok(MutationResult::Mutated)
+    }
+
+    fn post_exec(&mut self, _: &mut S, _: Option<CorpusId>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn change(program: &mut Program, rand: &mut impl Rand) {
+    let count = program.escapes.len();
+    let at = rand.below_or_zero(count);
+    match rand.below_or_zero(12) {
+        0 => {
+            if let Some(one) = program.escapes.get(at).cloned() {
+                program.escapes.insert(rand.below_or_zero(count + 1), one);
+            }
+        }
+        1 if count > 1 => {
+            program.escapes.remove(at);
+        }
+        2 if count > 1 => program.escapes.swap(at, rand.below_or_zero(count)),
+        3 => cut(program.escapes.get_mut(at), rand),
+        4 => {
+            if let Some(data) = program.escapes.get_mut(at) {
+                let more = rand.below_or_zero(64) + 1;
+                let fill = rand.next() as u8;
+                data.resize((data.len() + more).min(LONGEST), fill);
+            }
+        }
+        5..=8 => set_word(program, at, rand),
+        9 => answer(program, rand),
+        10 => {
+            let number = rand.next() % NEAR;
+            program.choices.insert(number, (rand.next() % 3) as u32 + 1);
+        }
+        11 if rand.coinflip(0.5) => {
+            if !program.answers.is_empty() {
+                let which = rand.below_or_zero(program.answers.len());
+                program.answers.remove(which);
+            }
+        }
+        11 => {
+            program.choices.pop_last();
+        }
+        _ => {}
+    }
+}
+
+/// Shorter by a byte, a word, a half, or to nothing.
+fn cut(data: Option<&mut Vec<u8>>, rand: &mut impl Rand) {
+    let Some(data) = data else { return };
+    let length = data.len();
+    data.truncate(match rand.below_or_zero(6) {
+        0 => 0,
+        1 => length / 2,
+        2 => length.saturating_sub(1),
+        3 => length.saturating_sub(4),
+        4 => length.saturating_sub(8),
+        _ => rand.below_or_zero(length),
+    });
+}
+
+/// A word of an Escape becomes an edge, a neighbour, or another word that is
+/// somewhere.
+fn set_word(program: &mut Program, at: usize, rand: &mut impl Rand) {
+    let other = program
+        .escapes
+        .get(rand.below_or_zero(program.escapes.len()));
+    let other = other.and_then(|data| word(data, rand.below_or_zero(data.len() / 4)));
+    let Some(data) = program.escapes.get_mut(at) else {
+        return;
+    };
+    let index = rand.below_or_zero(data.len() / 4);
+    let Some(now) = word(data, index) else { return };
+    let new = match rand.below_or_zero(6) {
+        0 => now.wrapping_add(1),
+        1 => now.wrapping_sub(1),
+        2 => other.unwrap_or(0),
+        3 => rand.next() as u32 % 32,
+        4 => now ^ 1 << (rand.next() % 32),
+        _ => edge(rand),
+    };
+    if let Some(place) = data.get_mut(4 * index..4 * index + 4) {
+        place.copy_from_slice(&new.to_le_bytes());
+    }
+}
+
+/// Another answer is written over.
+fn answer(program: &mut Program, rand: &mut impl Rand) {
+    let of = AnswerOf::ALL[rand.below_or_zero(AnswerOf::ALL.len())];
+    let number = rand.next() % NEAR;
+    let (at, value) = match (of, rand.below_or_zero(3)) {
+        (AnswerOf::Response, 0) => {
+            let (first, count) = RESPONSES[rand.below_or_zero(RESPONSES.len())];
+            (0, first + rand.next() as u32 % count)
+        }
+        (AnswerOf::Response, _) => (4 * (rand.next() as u32 % 64), edge(rand)),
+        (AnswerOf::Used | AnswerOf::Configuration, _) => (0, edge(rand)),
+    };
+    let here = |answer: &Answer| (answer.of, answer.number) == (of, number);
+    program.answers.retain(|answer| !here(answer));
+    program.answers.push(Answer {
+        of,
+        number,
+        at,
+        data: Hex(value.to_le_bytes().to_vec()),
+    });
+}
+
+fn edge(rand: &mut impl Rand) -> u32 {
+    EDGES[rand.below_or_zero(EDGES.len())]
+}
+
+fn word(data: &[u8], index: usize) -> Option<u32> {
+    let bytes = data.get(4 * index..4 * index + 4)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}

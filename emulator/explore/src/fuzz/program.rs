@@ -1,0 +1,186 @@
+//! What a run is made of that is not the driver: an input of the fuzzer,
+//! decoded.
+//!
+//! Any bytes decode to something, so that mutations of the bytes need no
+//! repair: a record is a byte that says what it is (its two lowest bits),
+//! then fields of fixed size, then data with its length before it. What is
+//! cut short is as long as what is left; what is too much is left out.
+
+use scenario::{Answer, AnswerOf, Hex, MAX_BYTES, Plan, Step};
+use std::collections::BTreeMap;
+
+/// Most Escapes of a run.
+const MAX_ESCAPES: usize = 48;
+/// Most answers of the device that are written over.
+const MAX_ANSWERS: usize = 16;
+/// Most deviations from the default order.
+const MAX_CHOICES: usize = 4;
+
+const ESCAPE: u8 = 0;
+const ANSWER: u8 = 1;
+const CHOICE: u8 = 2;
+
+/// Numbers of a run at the moment from which inputs run: an input counts
+/// from there, a scenario from the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub choices: u64,
+    /// By kind of answer.
+    pub answers: [u64; 3],
+}
+
+/// What an input stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Private data of each Escape.
+    pub escapes: Vec<Vec<u8>>,
+    /// Answers written over; their numbers count from the base.
+    pub answers: Vec<Answer>,
+    /// Ways taken, by the choice's number from the base.
+    pub choices: BTreeMap<u64, u32>,
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.take(1).first().copied().unwrap_or(0)
+    }
+
+    fn word(&mut self) -> u16 {
+        u16::from(self.byte()) | u16::from(self.byte()) << 8
+    }
+}
+
+impl Program {
+    pub fn decode(bytes: &[u8]) -> Self {
+        let mut program = Self::default();
+        let mut reader = Reader(bytes);
+        while !reader.0.is_empty() {
+            match reader.byte() & 3 {
+                ANSWER => {
+                    let of = AnswerOf::ALL[usize::from(reader.byte()) % AnswerOf::ALL.len()];
+                    let number = reader.byte().into();
+                    let at = u32::from(reader.word()) % MAX_BYTES as u32;
+                    let length = reader.byte().into();
+                    let data = Hex(reader.take(length).to_vec());
+                    let known = program.answers.iter();
+                    let twice = known.clone().any(|a| (a.of, a.number) == (of, number));
+                    if !twice && known.len() < MAX_ANSWERS && !data.0.is_empty() {
+                        program.answers.push(Answer {
+                            of,
+                            number,
+                            at,
+                            data,
+                        });
+                    }
+                }
+                CHOICE => {
+                    let number = reader.word().into();
+                    let take = u32::from(reader.byte() % 3) + 1;
+                    if program.choices.len() < MAX_CHOICES {
+                        program.choices.insert(number, take);
+                    }
+                }
+                _ => {
+                    let length = usize::from(reader.word()) % (MAX_BYTES + 1);
+                    let data = reader.take(length).to_vec();
+                    if program.escapes.len() < MAX_ESCAPES {
+                        program.escapes.push(data);
+                    }
+                }
+            }
+        }
+        // A workload without a step would not be one of Escapes.
+        if program.escapes.is_empty() {
+            program.escapes.push(Vec::new());
+        }
+        program
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for answer in &self.answers {
+            bytes.extend([ANSWER, answer.of as u8, answer.number as u8]);
+            bytes.extend((answer.at as u16).to_le_bytes());
+            bytes.push(answer.data.0.len() as u8);
+            bytes.extend(&answer.data.0);
+        }
+        for (&number, &take) in &self.choices {
+            bytes.push(CHOICE);
+            bytes.extend((number as u16).to_le_bytes());
+            bytes.push((take as u8).saturating_sub(1));
+        }
+        for data in &self.escapes {
+            bytes.push(ESCAPE);
+            bytes.extend((data.len() as u16).to_le_bytes());
+            bytes.extend(data);
+        }
+        bytes
+    }
+
+    /// The steps of the workload.
+    pub fn steps(&self) -> Vec<Step> {
+        let data = self.escapes.iter().cloned();
+        data.map(|data| Step::Escape { data: Hex(data) }).collect()
+    }
+
+    /// The answers, counted from the start of the run.
+    pub fn answers(&self, base: Base) -> Vec<Answer> {
+        let mut answers = self.answers.clone();
+        for answer in &mut answers {
+            answer.number += base.answers[answer.of as usize];
+        }
+        answers
+    }
+
+    /// All choices that are decided, the plan's own with them.
+    pub fn choices(&self, plan: &Plan, base: Base) -> BTreeMap<u64, u32> {
+        let mut choices = plan.choices.clone();
+        let own = self.choices.iter();
+        choices.extend(own.map(|(&number, &take)| (number + base.choices, take)));
+        choices
+    }
+
+    /// The scenario that does the same from the start.
+    pub fn plan(&self, of: &Plan, base: Base) -> Plan {
+        Plan {
+            workload: self.steps(),
+            answers: self.answers(base),
+            choices: self.choices(of, base),
+            ..of.clone()
+        }
+    }
+
+    /// An input out of a scenario that [`Program::plan`] made.
+    pub fn of_plan(plan: &Plan, base: Base) -> Self {
+        let escapes = plan.workload.iter().filter_map(|step| match step {
+            Step::Escape { data } => Some(data.0.clone()),
+            _ => None,
+        });
+        let answers = plan.answers.iter().filter_map(|answer| {
+            let number = answer
+                .number
+                .checked_sub(base.answers[answer.of as usize])?;
+            Some(Answer {
+                number,
+                ..answer.clone()
+            })
+        });
+        let choices = plan.choices.iter();
+        Self {
+            escapes: escapes.take(MAX_ESCAPES).collect(),
+            answers: answers.take(MAX_ANSWERS).collect(),
+            choices: choices
+                .filter_map(|(number, &take)| Some((number.checked_sub(base.choices)?, take)))
+                .take(MAX_CHOICES)
+                .collect(),
+        }
+    }
+}
