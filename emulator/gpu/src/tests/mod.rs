@@ -8,6 +8,7 @@ mod displays;
 mod errors;
 mod faults;
 mod hostile;
+mod owned;
 mod state;
 mod vsync;
 

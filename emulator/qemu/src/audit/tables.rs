@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn leaves_are_found_and_neighbours_joined() {
         let walked = walk(&guest(0), Gpa(0x1000), RequesterId::new(0, 1, 0));
-        let leaf = |iova, pages, target, write| Piece {
+        let leaf = |iova, pages: u64, target, write| Piece {
             iova,
             length: pages << 12,
             target: Some(target),

@@ -77,8 +77,7 @@ pub fn watch(handle: &Handle, place: &Place, time: Duration) -> Result<Watched, 
         Iommu::Intel => tables::root(&place.monitor).map(Sight::Tables),
         Iommu::Virtio => rings(&place.monitor).map(Sight::Queue),
         Iommu::None => Err("there is no IOMMU".to_owned()),
-        #[allow(unreachable_patterns)]
-        _ => Err("this IOMMU's unmaps are not seen before they are done".to_owned()),
+        Iommu::OurVirtio => Err("dmasan's own IOMMU does an unmap when it sees it".to_owned()),
     };
     let sight = match sight {
         Ok(sight) => sight,
@@ -104,13 +103,14 @@ pub fn watch(handle: &Handle, place: &Place, time: Duration) -> Result<Watched, 
         let look = handle.look()?;
         let told = pieces_of(&look);
         let gone = match &sight {
-            Sight::Tables(root) => match {
+            Sight::Tables(root) => {
                 let (root, device) = (*root, look.device);
-                handle.see(move |memory| tables::walk(memory, root, device))?
-            } {
-                Walked::Mapped(found, true) => without(&within(&told, &before), &found),
-                _ => Vec::new(),
-            },
+                let walked = handle.see(move |memory| tables::walk(memory, root, device))?;
+                match walked {
+                    Walked::Mapped(found, true) => without(&within(&told, &before), &found),
+                    _ => Vec::new(),
+                }
+            }
             Sight::Queue(rings) => {
                 let rings = *rings;
                 within(&handle.see(move |memory| rings.unmaps(memory))?, &told)

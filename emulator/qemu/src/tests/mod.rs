@@ -5,6 +5,7 @@ mod hostile;
 mod launch;
 mod protocol;
 mod remapper;
+mod rogue;
 
 use crate::message::{self, Header};
 use crate::server::{Ended, ServeConfig, Server};
