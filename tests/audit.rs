@@ -212,7 +212,7 @@ fn a_guest_that_leaves_its_iommu_off_works_and_is_said_not_to_be_isolated() {
     let out = top().join("out");
     let text = text
         .replace("\"../out/", &format!("\"{}/", out.display()))
-        .replace(" intel_iommu=on iommu.strict=1", "");
+        .replace("intel_iommu=on iommu.strict=1", "intel_iommu=off");
     let file = folder.path().join("off.toml");
     std::fs::write(&file, text).unwrap();
     let guest = Guest::of(Path::new(&file));
