@@ -143,7 +143,8 @@ struct Key {
     /// happens to several that were made in one place has one cause.
     allocated: Option<(StackId, u32)>,
     freed: Option<StackId>,
-    /// What it is about, where nothing else tells breaches apart; else 0.
+    /// What it is about, where nothing else tells breaches or accesses apart;
+    /// else 0.
     address: u64,
 }
 
@@ -201,6 +202,9 @@ pub struct Ledger {
     keys: BTreeMap<Key, usize>,
     /// The allocations of each finding, as many as are counted.
     members: Vec<BTreeSet<u32>>,
+    /// The latest access that neither stack nor allocation tells apart from
+    /// others: its command, and the page that does.
+    nameless: Option<(ContextId, u64)>,
     /// The finding of this exclusive access that no command is known for.
     quiet: Option<(Key, usize)>,
     /// Finding of the latest refused access; and the same for each page.

@@ -211,6 +211,24 @@ impl Ledger {
         self.again(&known, None, access.time)
     }
 
+    /// What stands for the cause of an access where no stack does, as in a
+    /// guest: its page, and that of the first such access of its command for
+    /// all of the command's.
+    fn told_apart(&mut self, key: &Key, access: Access) -> u64 {
+        let exclusive = key.kind == Kind::ExclusiveAccessViolation;
+        if !self.stacks.is_empty() || key.allocated.is_some() || exclusive {
+            return 0;
+        }
+        match self.nameless {
+            Some((context, page)) if context == access.context && context != ContextId(0) => page,
+            _ => {
+                let page = access.iova.page();
+                self.nameless = Some((access.context, page));
+                page
+            }
+        }
+    }
+
     /// Add a finding, or count the access with the one that it belongs to.
     pub(crate) fn find(
         &mut self,
@@ -234,8 +252,15 @@ impl Ledger {
             // Any memory is as wrong as any other then.
             allocated: self.made(owner).filter(|_| !exclusive),
             freed: freed.map(|(_, stack)| stack).filter(|_| !exclusive),
+            address: 0,
+        };
+        let key = Key {
             // Each order is a cause of its own, and none of the driver's.
-            address: ordered.as_ref().map_or(0, |_| access.context.0.into()),
+            address: match &ordered {
+                Some(_) => access.context.0.into(),
+                None => self.told_apart(&key, access),
+            },
+            ..key
         };
         if let Some(index) = self.same_breach(&key, access) {
             return Some(index);

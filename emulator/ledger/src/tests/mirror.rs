@@ -58,6 +58,21 @@ fn an_unmap_beside_leaves_the_mapping() {
     assert!(said.contains("the mapping does not allow it"), "{said}");
 }
 
+#[test]
+fn without_stacks_the_page_tells_findings_apart_and_a_command_has_one() {
+    let mut run = guest()
+        .refused(1, ADDRESS)
+        .refused(1, ADDRESS + 0x1000)
+        .refused(0, ADDRESS + 0x1000)
+        .refused(0, ADDRESS + 0x2000)
+        .refused(2, ADDRESS);
+    run.records
+        .retain(|record| !matches!(record.event, Event::Stack { .. }));
+    let found = run.findings();
+    let told: Vec<_> = found.iter().map(|finding| finding.count).collect();
+    assert_eq!(told, [3, 1, 1], "{found:?}");
+}
+
 /// Somebody orders the device to do something.
 fn order(run: Run, context: u32) -> Run {
     let name = NameId(77);
