@@ -32,6 +32,4 @@ pub use fault::{Fault, FaultReason};
 pub use mirror::{MAX_MAPPINGS, Mapping, Mirror, MirrorError, MirrorState};
 pub use translate::{Env, Request, Translate, Translation, is_interrupt_address};
 pub use unit::{REGISTER_BASE, REGISTER_SIZE, Unit, UnitState};
-pub use virtio::{
-    DOMAIN_LAST, INPUT_LAST, MAX_REQUEST, PROPERTIES, VirtioIommu, VirtioIommuState,
-};
+pub use virtio::{DOMAIN_LAST, INPUT_LAST, MAX_REQUEST, PROPERTIES, VirtioIommu, VirtioIommuState};
