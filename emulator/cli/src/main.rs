@@ -9,6 +9,7 @@ mod explain;
 mod explore;
 mod faults;
 mod files;
+mod fuzz;
 mod gate;
 mod lint;
 mod logging;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Explore(arguments) => explore::explore(arguments),
+        Command::Fuzz(arguments) => fuzz::fuzz(arguments),
         Command::Merge(arguments) => explore::merge(arguments),
         Command::Report(arguments) => show::report(arguments),
         Command::Replay(arguments) => show::replay(arguments),

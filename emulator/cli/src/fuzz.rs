@@ -1,0 +1,268 @@
+//! `dmasan fuzz`.
+
+use crate::args::Subject;
+use crate::error::CliError;
+use crate::files;
+use crate::run::{self, Input};
+use ::explore::ExploreError;
+use ::explore::fuzz::{Effort, Found, FuzzProgress, Fuzzed, Kept};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use machine::vm::RunLimit;
+use scenario::Plan;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Folders of the results.
+const CORPUS: &str = "corpus";
+const DEFECTS: &str = "defects";
+/// Between two looks at the progress.
+const TICK: Duration = Duration::from_millis(200);
+/// Seed unless told otherwise.
+const SEED: u64 = 1;
+
+/// `dmasan fuzz`.
+#[derive(Debug, Args)]
+pub struct Fuzz {
+    /// What to run; its workload is where to begin, its seed the fuzzer's too.
+    #[command(flatten)]
+    pub subject: Subject,
+
+    /// End after so many seconds of the host's time
+    #[arg(long, value_name = "SECONDS")]
+    pub budget: Option<u64>,
+
+    /// End after so many runs; with --jobs 1 and the same seed they find the
+    /// same
+    #[arg(long, value_name = "N")]
+    pub runs: Option<u64>,
+
+    /// Workers (default: one for each processor)
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+
+    /// Where corpus/ and defects/ go; a corpus that is there is begun with
+    #[arg(long, value_name = "DIR", default_value = "dmasan-fuzz")]
+    pub out: PathBuf,
+}
+
+/// Fuzz a driver; the exit code.
+pub fn fuzz(arguments: &Fuzz) -> Result<u8, CliError> {
+    let input = Input::read(&arguments.subject)?;
+    let (corpus, defects) = (arguments.out.join(CORPUS), arguments.out.join(DEFECTS));
+    files::folder(&corpus)?;
+    files::folder(&defects)?;
+    let seeds = seeds(&corpus)?;
+    let stop = run::on_interrupt();
+    let started = Instant::now();
+    let effort = Effort {
+        seed: arguments.subject.seed.unwrap_or(SEED),
+        runs: arguments.runs,
+        jobs: match arguments.jobs {
+            Some(jobs) => jobs as usize,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        },
+        deadline: arguments
+            .budget
+            .map(|seconds| started + Duration::from_secs(seconds)),
+    };
+    let progress = FuzzProgress::default();
+    // What cannot be written ends the fuzzing: nothing may be lost.
+    let unwritten = Mutex::new(None);
+    let halt = AtomicBool::new(false);
+    let keep = |kept: Kept<'_>| {
+        let written = match kept {
+            Kept::Interesting(plan) => {
+                let text = plan.to_toml();
+                let name = ::explore::digest(text.as_bytes());
+                files::write(&corpus.join(format!("{name}.toml")), text.as_bytes())
+            }
+            Kept::Defect(identity, found) => {
+                let folder = folder(&defects, identity, found);
+                let text = named(found).to_toml();
+                files::folder(&folder)
+                    .and_then(|()| files::write(&folder.join(files::SCENARIO), text.as_bytes()))
+            }
+        };
+        if let Err(error) = written
+            && let Ok(mut first) = unwritten.lock()
+        {
+            halt.store(true, Ordering::Relaxed);
+            first.get_or_insert(error);
+        }
+    };
+    let (fuzzed, _) = std::thread::scope(|scope| {
+        let search = scope.spawn(|| {
+            ::explore::fuzz::fuzz(
+                (&input.driver, &input.name),
+                &input.options,
+                effort,
+                seeds,
+                (&halt, &progress),
+                &keep,
+            )
+        });
+        watch(&progress, started, || {
+            if stop.load(Ordering::Relaxed) {
+                halt.store(true, Ordering::Relaxed);
+            }
+            search.is_finished()
+        });
+        search.join().map_err(|_| ExploreError::Worker)?
+    })?;
+    if let Ok(Some(error)) = unwritten.into_inner() {
+        return Err(error);
+    }
+    let mut text = told(&input, &fuzzed, started);
+    for (number, (identity, found)) in (1..).zip(&fuzzed.defects) {
+        let folder = folder(&defects, identity, found);
+        let scenario = reproduce(&input, &arguments.subject, found, &folder)?;
+        let _ = writeln!(text, "\n{number}. {}: {}", found.finding, found.summary);
+        let _ = writeln!(
+            text,
+            "   {} Escapes, {} answers written over, {} choices",
+            found.plan.workload.len(),
+            found.plan.answers.len(),
+            found.plan.choices.len()
+        );
+        let _ = writeln!(text, "   dmasan run ... --scenario {}", scenario.display());
+    }
+    files::write(&arguments.out.join("fuzzed.txt"), text.as_bytes())?;
+    files::write(Path::new("-"), text.as_bytes())?;
+    Ok(match fuzzed.defects.is_empty() {
+        _ if stop.load(Ordering::Relaxed) => 130,
+        true => 0,
+        false => 1,
+    })
+}
+
+/// Where a defect is kept: the same each time it is found.
+fn folder(defects: &Path, identity: &str, found: &Found) -> PathBuf {
+    let digest = ::explore::digest(identity.as_bytes());
+    let short = digest.get(..8).unwrap_or_default();
+    defects.join(format!("{}-{short}", found.finding))
+}
+
+/// Its scenario, under a name of its own.
+fn named(found: &Found) -> Plan {
+    Plan {
+        name: format!("fuzzed: {}", found.finding),
+        ..found.plan.clone()
+    }
+}
+
+/// The scenarios of an earlier corpus, in the order of their names.
+fn seeds(corpus: &Path) -> Result<Vec<Plan>, CliError> {
+    let failed = |error| CliError::Read {
+        path: corpus.to_owned(),
+        error,
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(corpus).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let bytes = files::read(&path, run::MAX_SCENARIO)?;
+            Plan::parse(&String::from_utf8_lossy(&bytes))
+                .map_err(|error| CliError::Scenario { path, error })
+        })
+        .collect()
+}
+
+/// Show the progress on a terminal until the search is over.
+fn watch(progress: &FuzzProgress, started: Instant, over: impl Fn() -> bool) {
+    let get = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    // Hidden by itself where standard error is no terminal.
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    while !over() {
+        std::thread::sleep(TICK);
+        let (runs, elapsed) = (get(&progress.runs), started.elapsed().as_secs_f64());
+        bar.set_message(format!(
+            "{runs} runs, {:.0} a second, {} inputs, {} places, {} defects",
+            runs as f64 / elapsed.max(0.001),
+            get(&progress.corpus),
+            get(&progress.places),
+            get(&progress.defects),
+        ));
+        bar.tick();
+    }
+    bar.finish_and_clear();
+}
+
+fn told(input: &Input, fuzzed: &Fuzzed, started: Instant) -> String {
+    let functions = machine::functions(&input.driver).unwrap_or_default();
+    let reached = functions
+        .iter()
+        .filter(|function| fuzzed.places.range((*function).clone()).next().is_some());
+    let mut text = format!(
+        "{} runs, {} inputs that met something new; {} places of driver code in {} of {} \
+         functions\n",
+        fuzzed.runs,
+        fuzzed.corpus,
+        fuzzed.places.len(),
+        reached.count(),
+        functions.len(),
+    );
+    if fuzzed.given_up > 0 {
+        let _ = writeln!(
+            text,
+            "{} runs took too long and were given up",
+            fuzzed.given_up
+        );
+    }
+    log::info!(
+        "{:.0} runs a second",
+        fuzzed.runs as f64 / started.elapsed().as_secs_f64().max(0.001)
+    );
+    match fuzzed.defects.len() {
+        0 => text.push_str("no defect\n"),
+        1 => text.push_str("1 defect\n"),
+        many => {
+            let _ = writeln!(text, "{many} defects");
+        }
+    }
+    text
+}
+
+/// Make the run that shows a defect, with all that `dmasan run` writes; the
+/// path of its scenario.
+fn reproduce(
+    input: &Input,
+    subject: &Subject,
+    found: &Found,
+    folder: &Path,
+) -> Result<PathBuf, CliError> {
+    let mut options = input.options.clone();
+    options.plan = named(found);
+    let path = folder.join(files::SCENARIO);
+    let again = Input {
+        driver: input.driver.clone(),
+        name: input.name.clone(),
+        scenario: Some(options.plan.to_toml()),
+        options,
+    };
+    let subject = Subject {
+        scenario: Some(path.clone()),
+        ..subject.clone()
+    };
+    let limit = RunLimit {
+        deadline: Some(Instant::now() + Duration::from_secs(60)),
+        stop: None,
+    };
+    run::once(&again, &subject, folder, &limit)?.write(folder)?;
+    Ok(path)
+}
