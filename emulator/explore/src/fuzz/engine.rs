@@ -5,14 +5,14 @@ use super::program::Program;
 use super::target::{MAP, Target};
 use super::{Found, Shared, Task};
 use crate::error::ExploreError;
-use libafl::corpus::{Corpus, InMemoryCorpus, Testcase};
+use libafl::corpus::{Corpus, InMemoryCorpus};
 use libafl::events::NopEventManager;
 use libafl::executors::{Executor, ExitKind, HasObservers};
-use libafl::feedbacks::{ConstFeedback, MapIndexesMetadata, MaxMapFeedback};
+use libafl::feedbacks::{ConstFeedback, MaxMapFeedback};
 use libafl::inputs::{BytesInput, HasMutatorBytes};
 use libafl::mutators::{HavocScheduledMutator, havoc_mutations};
-use libafl::observers::{CanTrack, HitcountsMapObserver, MapObserver, StdMapObserver};
-use libafl::schedulers::{MinimizerScheduler, QueueScheduler, TestcasePenalty};
+use libafl::observers::{HitcountsMapObserver, MapObserver, StdMapObserver};
+use libafl::schedulers::QueueScheduler;
 use libafl::stages::StdMutationalStage;
 use libafl::state::{HasCorpus, StdState};
 use libafl::{Error, Evaluator, Fuzzer, StdFuzzer};
@@ -27,17 +27,7 @@ const ITERATIONS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const STRUCTURED_POWER: usize = 3;
 const HAVOC_POWER: usize = 4;
 
-/// Short inputs are favoured. LibAFL's own penalty looks at the host's clock.
-struct Length;
-
-impl<S: HasCorpus<BytesInput>> TestcasePenalty<BytesInput, S> for Length {
-    fn compute(state: &S, entry: &mut Testcase<BytesInput>) -> Result<f64, Error> {
-        Ok(entry.load_len(state.corpus())? as f64)
-    }
-}
-
 type Map = HitcountsMapObserver<StdMapObserver<'static, u8, false>>;
-type Tracked = libafl::observers::ExplicitTracking<Map, true, false>;
 
 /// What runs inputs for LibAFL.
 struct Runner<'a, 'r> {
@@ -46,11 +36,11 @@ struct Runner<'a, 'r> {
     task: Task,
     runs: u64,
     failure: Option<ExploreError>,
-    observers: (Tracked, ()),
+    observers: (Map, ()),
 }
 
 impl HasObservers for Runner<'_, '_> {
-    type Observers = (Tracked, ());
+    type Observers = (Map, ());
 
     fn observers(&self) -> RefIndexable<&Self::Observers, Self::Observers> {
         RefIndexable::from(&self.observers)
@@ -87,7 +77,7 @@ impl Runner<'_, '_> {
         let mut map = vec![0; MAP];
         let ran = self.target.run(&program, &mut map)?;
         for (bucket, met) in map.iter().enumerate().filter(|(_, met)| **met != 0) {
-            self.observers.0.as_mut().set(bucket, *met);
+            self.observers.0.set(bucket, *met);
         }
         let kind = match (ran.given_up, ran.defects.is_empty()) {
             (true, _) => ExitKind::Timeout,
@@ -125,12 +115,12 @@ impl Runner<'_, '_> {
 /// Fuzz until the task is done, or the flag says so.
 pub(crate) fn work(target: Target, shared: &Shared<'_>, task: Task) -> Result<(), ExploreError> {
     let map = StdMapObserver::owned("driver", vec![0u8; MAP]);
-    let observer = HitcountsMapObserver::new(map).track_indices();
+    let observer = HitcountsMapObserver::new(map);
     let mut feedback = MaxMapFeedback::new(&observer);
     // Defects are told apart by their identity, not by coverage.
     let mut objective = ConstFeedback::False;
-    let scheduler: MinimizerScheduler<_, Length, BytesInput, MapIndexesMetadata, _> =
-        MinimizerScheduler::new(&observer, QueueScheduler::new());
+    // LibAFL's other schedulers look at the host's clock, or go by hash order.
+    let scheduler = QueueScheduler::new();
     let mut state = StdState::new(
         StdRand::with_seed(task.seed),
         InMemoryCorpus::<BytesInput>::new(),
