@@ -151,7 +151,10 @@ fn refused_step_of_the_workload_fails_in_junit() {
 fn suppressed_finding_passes_where_nothing_stops_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let file = suppressions(folder.path(), "dmasan_gpu::resource::planted::free_before_detach");
+    let file = suppressions(
+        folder.path(),
+        "dmasan_gpu::resource::planted::free_before_detach",
+    );
     let arguments = [DEFECT, PASSING, &["--suppressions", &file]].concat();
     let output = run(&driver("defects"), &out, &arguments);
     let (code, stdout, stderr) = told(&output);

@@ -78,7 +78,9 @@ fn one_worker_and_a_seed_find_the_same_each_time() {
         fuzz("escape-size-unchecked", out.path());
         let names = |folder: &str| {
             let paths = entries(&out.path().join(folder));
-            let names = paths.iter().map(|path| path.file_name().unwrap().to_owned());
+            let names = paths
+                .iter()
+                .map(|path| path.file_name().unwrap().to_owned());
             names.collect::<Vec<_>>()
         };
         (names("corpus"), names("defects"))

@@ -213,7 +213,7 @@ fn told(total: &Explored, bounds: Bounds, coverage: &Coverage, whole: bool) -> S
          equivalent to others\n",
         total.runs,
         bounds.deviations,
-        total.runs - total.cut,
+        total.runs.saturating_sub(total.cut),
         total.cut
     );
     let _ = writeln!(

@@ -97,7 +97,15 @@ pub(crate) struct Judged {
     pub defects: Vec<(String, Defect)>,
     /// The host's clock ended the run.
     pub timeout: bool,
+    /// Why the driver did not get through all that it was made to do, if it
+    /// is no defect that kept it from that.
+    pub unfinished: Option<String>,
     pub places: BTreeSet<u64>,
+}
+
+/// Did the host's clock end a run that ended so?
+pub(crate) fn is_timeout(end: &End) -> bool {
+    matches!(end, End::Hang { reason, .. } if reason.contains("time limit"))
 }
 
 /// Judge a run, or the part of one that was made before it was cut off.
@@ -106,6 +114,7 @@ pub(crate) fn judge(records: &[Record], schedule: &[Deviation]) -> Judged {
     let mut judged = Judged {
         defects: Vec::new(),
         timeout: false,
+        unfinished: None,
         places: BTreeSet::new(),
     };
     // Bug checks that no finding explains are defects too.
@@ -117,8 +126,15 @@ pub(crate) fn judge(records: &[Record], schedule: &[Deviation]) -> Judged {
                 stops.push((number as u32 + 1, stop));
             }
             Event::Stack { frames, .. } => judged.places.extend(frames),
-            Event::End(End::Hang { reason, .. }) if reason.contains("time limit") => {
-                judged.timeout = true;
+            Event::Refused { step, status } => {
+                judged.unfinished = Some(format!("it refuses step {step} with {status:#010x}"));
+            }
+            Event::End(end) if is_timeout(end) => judged.timeout = true,
+            Event::End(End::StartFailed { routine, status }) => {
+                judged.unfinished = Some(format!("{routine} returns {status:#010x}"));
+            }
+            Event::End(End::Unsupported { reason, .. }) => {
+                judged.unfinished = Some(reason.clone());
             }
             _ => {}
         }

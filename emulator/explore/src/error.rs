@@ -24,6 +24,15 @@ pub enum ExploreError {
     /// The machine could not be made, or the host failed.
     #[error(transparent)]
     Machine(#[from] MachineError),
+    /// There is no run to deviate from.
+    #[error(
+        "in the default order the driver does not get through what it is made to do: {why}; \
+         `dmasan run` shows that run"
+    )]
+    Unfinished {
+        /// What it stops at.
+        why: String,
+    },
     /// A run did not end as it did before.
     #[error("the driver did not do the same twice at choice {choice}: {why}; please report this")]
     NotDeterministic {

@@ -101,12 +101,14 @@ pub struct Explored {
 impl Explored {
     /// Take in what another unit gave.
     pub fn add(&mut self, other: Self) {
-        self.runs += other.runs;
-        self.cut += other.cut;
-        self.steps += other.steps;
-        self.choices += other.choices;
-        self.states += other.states;
-        self.timeouts += other.timeouts;
+        // A file of results may say any number.
+        let add = |to: &mut u64, more: u64| *to = to.saturating_add(more);
+        add(&mut self.runs, other.runs);
+        add(&mut self.cut, other.cut);
+        add(&mut self.steps, other.steps);
+        add(&mut self.choices, other.choices);
+        add(&mut self.states, other.states);
+        add(&mut self.timeouts, other.timeouts);
         self.places.extend(other.places);
         for (key, defect) in other.defects {
             self.keep(key, defect);

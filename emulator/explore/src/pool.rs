@@ -76,6 +76,13 @@ pub fn explore(
     };
     let mut first = Walker::new(subject, bounds.reduce, stop)?;
     let (trunk, choices) = first.trunk()?;
+    // What a fault keeps the driver from is what the scenario asks for.
+    if let Some(why) = first.unfinished()
+        && trunk.defects.is_empty()
+        && options.plan.faults.is_empty()
+    {
+        return Err(ExploreError::Unfinished { why });
+    }
     results.keep(
         Unit {
             bound: 0,

@@ -4,10 +4,13 @@
 
 use crate::{Bounds, ExploreError, Explored, Unit};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+/// Most shards of one exploration.
+const MAX_SHARDS: u32 = 1 << 20;
 
 /// What was searched: two files with unequal headers cannot be joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,9 +71,9 @@ impl Results {
             path: path.to_owned(),
             error,
         };
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let (found, units, good) = parse(path, &text)?;
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                let (found, units, good) = parse(path, &bytes)?;
                 same(path, &found, &results.header, true)?;
                 for (unit, explored) in units {
                     results.take_in(unit, explored);
@@ -160,14 +163,14 @@ pub struct Merged {
 pub fn merge(paths: &[PathBuf]) -> Result<Merged, ExploreError> {
     let mut header: Option<Header> = None;
     let mut units = BTreeMap::new();
-    let mut shards = Vec::new();
+    let mut shards = BTreeSet::new();
     for path in paths {
-        let text = std::fs::read_to_string(path).map_err(|error| ExploreError::Read {
+        let bytes = std::fs::read(path).map_err(|error| ExploreError::Read {
             path: path.clone(),
             why: error.to_string(),
         })?;
-        let (found, walked, _) = parse(path, &text)?;
-        shards.push(found.bounds.shard.0);
+        let (found, walked, _) = parse(path, &bytes)?;
+        shards.insert(found.bounds.shard.0);
         match &header {
             Some(header) => same(path, &found, header, false)?,
             None => header = Some(found),
@@ -197,7 +200,7 @@ pub fn merge(paths: &[PathBuf]) -> Result<Merged, ExploreError> {
 type Parsed = (Header, BTreeMap<Unit, Explored>, usize);
 
 /// Header, units, and how many bytes of whole lines there are.
-fn parse(path: &Path, text: &str) -> Result<Parsed, ExploreError> {
+fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ExploreError> {
     let bad = |why: String| ExploreError::Read {
         path: path.to_owned(),
         why,
@@ -205,12 +208,19 @@ fn parse(path: &Path, text: &str) -> Result<Parsed, ExploreError> {
     let mut header = None;
     let mut units = BTreeMap::new();
     let mut good = 0;
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        if !line.ends_with('\n') {
+    // A torn line may end within a character: it is cut off as bytes.
+    for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        if !line.ends_with(b"\n") {
             break;
         }
-        match serde_json::from_str(line) {
-            Ok(Line::Header(found)) if index == 0 => header = Some(found),
+        match serde_json::from_slice(line) {
+            Ok(Line::Header(found)) if index == 0 => {
+                let (shard, of) = found.bounds.shard;
+                if shard >= of || of > MAX_SHARDS {
+                    return Err(bad(format!("line 1: there is no shard {shard} of {of}")));
+                }
+                header = Some(found);
+            }
             Ok(Line::Unit(unit, explored)) if index > 0 => {
                 units.insert(unit, explored);
             }

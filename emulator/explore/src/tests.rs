@@ -137,6 +137,57 @@ fn bad_results_are_refused_with_their_line() {
 }
 
 #[test]
+fn a_last_line_torn_within_a_character_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "r", header(), &[(unit(1, 4), found(vec![]))]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend_from_slice(&"{\"unit\": \"\u{e9}".as_bytes()[..11]);
+    std::fs::write(&path, &bytes).unwrap();
+
+    let results = Results::open(&path, header()).unwrap();
+
+    assert!(std::str::from_utf8(&bytes).is_err(), "it is torn there");
+    assert!(results.has(unit(1, 4)));
+}
+
+#[test]
+fn shards_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for shard in [(0, 0), (3, 3), (0, u32::MAX)] {
+        let mut header = header();
+        header.bounds.shard = shard;
+        let path = write(folder.path(), &format!("{shard:?}"), header, &[]);
+
+        let error = merge(&[path]).unwrap_err();
+
+        assert!(
+            error.is_input() && error.to_string().contains("no shard"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn numbers_of_forged_results_add_up_to_no_more_than_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let most = Explored {
+        runs: u64::MAX,
+        cut: u64::MAX,
+        steps: u64::MAX,
+        choices: u64::MAX,
+        states: u64::MAX,
+        timeouts: u64::MAX,
+        ..Explored::default()
+    };
+    let units = [(unit(1, 4), most.clone()), (unit(1, 5), most.clone())];
+    let path = write(folder.path(), "r", header(), &units);
+
+    let merged = merge(&[path]).unwrap();
+
+    assert_eq!(merged.total, most);
+}
+
+#[test]
 fn shards_join_in_any_order_and_the_missing_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let shard = |index| {

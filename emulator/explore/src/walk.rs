@@ -1,6 +1,6 @@
 //! One worker's walk through the schedules of a unit.
 
-use crate::defect::{Deviation, What, judge};
+use crate::defect::{Deviation, What, is_timeout, judge};
 use crate::error::ExploreError;
 use crate::{Explored, Unit};
 use journal::Journal;
@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// No run takes longer by the host's clock; one that does says nothing.
+/// No run takes longer by the host's clock, what others take in between left
+/// out; one that does says nothing.
 const RUN_TIME: Duration = Duration::from_secs(20);
 
 /// A driver and how it is run.
@@ -36,6 +37,8 @@ pub(crate) struct Walker<'a> {
     /// The default order up to the unit walked last, so that the next need
     /// not begin anew.
     cursor: Option<Cursor>,
+    /// Why the default order says too little, if it does.
+    unfinished: Option<String>,
 }
 
 struct Cursor {
@@ -74,6 +77,7 @@ impl<'a> Walker<'a> {
             start,
             trunk: HashMap::new(),
             cursor: None,
+            unfinished: None,
         })
     }
 
@@ -86,21 +90,27 @@ impl<'a> Walker<'a> {
             ..Explored::default()
         };
         let mut choices = Vec::new();
+        let mut spent = Duration::ZERO;
         loop {
             if self.reduce && self.machine.may_choose() {
                 self.trunk.insert(self.machine.digest()?, u32::MAX);
             }
-            let (made, end) = self.step()?;
+            let (made, end) = self.step(&mut spent)?;
             explored.steps += 1;
             choices.extend(made);
             if end.is_some() {
                 break;
             }
         }
-        self.judge(&[], &mut explored);
+        self.unfinished = self.judge(&[], &mut explored);
         explored.choices = choices.len() as u64;
         explored.states = self.trunk.len() as u64;
         Ok((explored, choices))
+    }
+
+    /// Why the default order, once it was run, is none to deviate from.
+    pub fn unfinished(&self) -> Option<String> {
+        self.unfinished.clone()
     }
 
     /// Walk a unit.
@@ -132,6 +142,7 @@ impl<'a> Walker<'a> {
                 self.restore(&start, &[])?;
             }
         }
+        let mut spent = Duration::ZERO;
         loop {
             let before = self.machine.choices();
             let snapshot = if self.machine.may_choose() {
@@ -139,7 +150,7 @@ impl<'a> Walker<'a> {
             } else {
                 None
             };
-            let (_, end) = self.step()?;
+            let (_, end) = self.step(&mut spent)?;
             if self.machine.choices() > number {
                 // A choice outside what `may_choose` foresees has no snapshot
                 // before it; there is none such but random bytes.
@@ -174,6 +185,7 @@ impl<'a> Walker<'a> {
     ) -> Result<Result<(), Stopped>, ExploreError> {
         explored.runs += 1;
         let last = schedule.last().map_or(0, |deviation| deviation.number);
+        let mut spent = Duration::ZERO;
         let ended = loop {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(Err(Stopped));
@@ -188,14 +200,16 @@ impl<'a> Walker<'a> {
             } else {
                 None
             };
-            let (made, end) = self.step()?;
+            let (made, end) = self.step(&mut spent)?;
             explored.steps += 1;
+            let timeout = end.as_ref().is_some_and(is_timeout);
             let branches: Vec<Choice> = made
                 .into_iter()
                 .filter(|choice| choice.number > last && branches(choice))
                 .collect();
             explored.choices += branches.len() as u64;
-            if let Some(snapshot) = snapshot.filter(|_| !branches.is_empty()) {
+            // A run that the clock ended does not end so again.
+            if let Some(snapshot) = snapshot.filter(|_| !branches.is_empty() && !timeout) {
                 for choice in branches {
                     let Some(what) = What::of(choice.point) else {
                         continue;
@@ -216,7 +230,7 @@ impl<'a> Walker<'a> {
                 }
                 // Back to where this schedule was.
                 self.restore(&snapshot, &schedule)?;
-                let (_, again) = self.step()?;
+                let (_, again) = self.step(&mut Duration::default())?;
                 if again != end {
                     return Err(ExploreError::NotDeterministic {
                         choice: self.machine.choices(),
@@ -249,7 +263,8 @@ impl<'a> Walker<'a> {
         Ok(false)
     }
 
-    fn judge(&self, schedule: &[Deviation], explored: &mut Explored) {
+    /// Take in what the run's journal says; why it is unfinished, if it is.
+    fn judge(&self, schedule: &[Deviation], explored: &mut Explored) -> Option<String> {
         let records = self.machine.journal().since(HEADER);
         let judged = judge(&records, schedule);
         explored.timeouts += u64::from(judged.timeout);
@@ -257,15 +272,24 @@ impl<'a> Walker<'a> {
         for (key, defect) in judged.defects {
             explored.keep(key, defect);
         }
+        judged.unfinished.or_else(|| {
+            let late = || format!("it takes more than {} s", RUN_TIME.as_secs());
+            judged.timeout.then(late)
+        })
     }
 
-    fn step(&mut self) -> Result<(Vec<Choice>, Option<End>), ExploreError> {
+    /// One step of a run that has taken `spent` of the host's time so far: a
+    /// driver that polls for ever traps for ever, so it is the run that has a
+    /// limit.
+    fn step(&mut self, spent: &mut Duration) -> Result<(Vec<Choice>, Option<End>), ExploreError> {
+        let began = Instant::now();
         let limit = RunLimit {
-            deadline: Some(Instant::now() + RUN_TIME),
+            deadline: Some(began + RUN_TIME.saturating_sub(*spent)),
             stop: None,
         };
         self.machine.watch_choices();
         let end = self.machine.step(&limit)?;
+        *spent += began.elapsed();
         Ok((self.machine.watch_choices(), end))
     }
 

@@ -36,7 +36,10 @@ impl Injections {
     /// at `time` follows from what it did.
     pub fn blame(&self, time: u64, blame: &mut Vec<Blame>) {
         let driver = blame.first().is_some_and(|b| b.party == Party::Driver);
-        let spoiled = self.access.as_ref().filter(|injected| injected.time == time);
+        let spoiled = self
+            .access
+            .as_ref()
+            .filter(|injected| injected.time == time);
         let kept = self.taking.as_ref().filter(|_| !driver);
         if let Some(injected) = spoiled.or(kept) {
             let reason = format!(

@@ -54,7 +54,11 @@ impl RingError {
     #[must_use]
     pub fn queue(&self) -> u16 {
         match *self {
-            Self::Fault(q) | Self::Index(q) | Self::Chain(q) | Self::Address(q) | Self::Stopped(q) => q,
+            Self::Fault(q)
+            | Self::Index(q)
+            | Self::Chain(q)
+            | Self::Address(q)
+            | Self::Stopped(q) => q,
         }
     }
 }

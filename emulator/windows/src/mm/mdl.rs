@@ -203,6 +203,7 @@ pub fn create(
     }
     let bytes = layout::HEADER + 8 * pages_spanned(va, length);
     let mdl = pool::allocate(state, platform, pool::Shape::zeroed(bytes, MDL_TAG))?;
+    state.structures.insert(mdl);
     let start = va & !(PAGE_SIZE - 1);
     platform.write(Gva(mdl.0 + layout::SIZE), &(bytes as u16).to_le_bytes())?;
     platform.write_u64(Gva(mdl.0 + layout::START_VA), start)?;

@@ -34,7 +34,7 @@ use crate::platform::{Platform, PlatformError};
 use frames::{LAST_ID, each_frame};
 use journal::event::{AllocationId, AllocationKind, Event, PageRun};
 use memory::{GuestMemory, Gva, PAGE_SIZE, Pfn};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// A routine that a driver imports.
@@ -57,7 +57,9 @@ pub struct State {
     pool: pool::Pool,
     /// Live page allocations, pool aside.
     records: BTreeMap<AllocationId, Record>,
-    /// MDL structures that were made with pages, until their pool is freed.
+    /// MDL structures that Windows made, until their pool is freed.
+    structures: BTreeSet<Gva>,
+    /// Those of them that were made with pages.
     mdls: BTreeMap<Gva, MadeWith>,
     /// MDLs mapped to system addresses, by the MDL's address.
     mappings: BTreeMap<Gva, mdl::Mapping>,
@@ -164,6 +166,7 @@ impl State {
             locks: BTreeMap::new(),
             past: past::Past::default(),
             pins: pins::Pins::default(),
+            structures: BTreeSet::new(),
             mdls: BTreeMap::new(),
             last_id: 0,
         }

@@ -193,6 +193,7 @@ pub fn free(
     }
     if let Some(block) = state.pool.blocks.remove(&address) {
         let made = state.mdls.remove(&address);
+        state.structures.remove(&address);
         let kind = past::Kind::Pool {
             size: block.size,
             tag: block.tag,

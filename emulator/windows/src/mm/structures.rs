@@ -1,6 +1,5 @@
 //! MDL structures: whose they are, and which were never freed.
 
-use super::pages::MDL_TAG;
 use super::{Gva, State};
 use crate::platform::Platform;
 use crate::rules::mm as rule;
@@ -9,7 +8,7 @@ use journal::event::{AllocationKind, Subject};
 impl State {
     /// The driver was unloaded: tell of each MDL of `MmAllocatePagesForMdl`
     /// and its kin whose structure it never freed, whether it freed the pages
-    /// or not.
+    /// or not; and of pages that it left, whose structure it freed.
     pub fn report_unreleased(&mut self, platform: &mut dyn Platform) {
         let left = self.mdls.iter();
         for (&mdl, made) in left.filter(|(_, made)| made.kind == AllocationKind::MmMdl) {
@@ -23,6 +22,23 @@ impl State {
             };
             rule::UNRELEASED.report(platform, subject, None, what);
         }
+        let pages = self.records.iter();
+        for (&id, record) in pages.filter(|(_, record)| record.kind == AllocationKind::MmMdl) {
+            let mdl = record.address;
+            if self
+                .mdls
+                .get(&mdl)
+                .is_some_and(|made| made.allocation == id)
+            {
+                continue;
+            }
+            let subject = Subject {
+                allocation: Some(id),
+                address: mdl.0,
+            };
+            let what = format!("the MDL at {mdl} was freed, and its pages were not");
+            rule::PAGES_LEFT.report(platform, subject, None, what);
+        }
     }
 
     /// `routine` frees the structure of an MDL: tell of it if that is
@@ -34,16 +50,15 @@ impl State {
             Some(AllocationKind::MmMdl) if !pool => "the Mm routines made, for ExFreePool to free",
             Some(AllocationKind::MmMdl) => return,
             Some(_) => "dxgkrnl made, and frees",
-            None if pool && self.is_plain_mdl(mdl) => "IoAllocateMdl made, for IoFreeMdl to free",
+            None if pool == self.structures.contains(&mdl) => match pool {
+                true => "IoAllocateMdl made, for IoFreeMdl to free",
+                // Of what is no pool, the free itself tells.
+                false if self.pool_block(mdl).is_none() => return,
+                false => "the driver made of pool, for ExFreePool to free",
+            },
             None => return,
         };
         let what = format!("{routine} of the MDL at {mdl}, which {whose}");
         rule::OTHER_FREE.report(platform, self.subject_at(mdl), None, what);
-    }
-
-    /// Did Windows make an MDL there without pages?
-    fn is_plain_mdl(&self, mdl: Gva) -> bool {
-        let block = self.pool_block(mdl);
-        !self.mdls.contains_key(&mdl) && block.is_some_and(|block| block.tag == MDL_TAG)
     }
 }

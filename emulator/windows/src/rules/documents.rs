@@ -12,7 +12,7 @@ rules! {
     REMAPPING_VALUE "remapping-value-3" = Rule::new(
         &[],
         "DmaRemappingCompatible 3 is said to exist since Windows 10 1803 and since Windows 11: \
-         the value is not looked at",
+         a run does not look at the value",
     )
     .ours("the isolation article asks for the driver's cap alone");
     REMAPPING_VERSION "remapping-version" = Rule::new(

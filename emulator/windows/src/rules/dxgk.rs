@@ -76,7 +76,7 @@ rules! {
         "An allocation is whole or fails: dxgkrnl requires every page",
     )
     .returns(status::NO_MEMORY as u64)
-    .documented("DXGKCB_ALLOCATEPAGESFORMDL's page: MM_ALLOCATE_FULLY_REQUIRED");
+    .documented("DXGKCB_ALLOCATEPAGESFORMDL's page: MM_ALLOCATE_FULLY_REQUIRED; the status is ours");
     HANDLE "memory-handle" = Rule::new(
         FREES,
         "hMemoryHandle is one that the matching callback gave for this adapter",

@@ -217,6 +217,13 @@ rules! {
     )
     .finding("mdl-not-released")
     .documented("MmAllocatePagesForMdlEx's page; Windows says nothing, but loses the memory");
+    PAGES_LEFT "mdl-freed-before-pages" = Rule::new(
+        FREES,
+        "The pages of an MDL are freed before its structure: without it nobody can",
+    )
+    .finding("mdl-use-after-free")
+    .inferred("MmAllocatePagesForMdlEx's page: MmFreePagesFromMdl, then ExFreePool; Windows \
+               says nothing, but loses the pages");
     OTHER_FREE "mdl-freed-by-other" = Rule::new(
         &["IoFreeMdl", "ExFreePool", "ExFreePoolWithTag"],
         "IoFreeMdl frees what IoAllocateMdl and MmAllocateMdlForIoSpace made, ExFreePool what \

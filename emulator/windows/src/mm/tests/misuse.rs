@@ -65,6 +65,23 @@ impl Rig {
 }
 
 #[test]
+fn an_mdl_that_the_driver_made_of_pool_is_freed_as_pool() {
+    // NonPagedPoolNx, by the tag that Windows gives its own.
+    let arguments = [512, 0x40, u64::from(u32::from_le_bytes(*b"Mdl "))];
+    for (free, told) in [
+        ("ExFreePool", None),
+        ("IoFreeMdl", Some("mdl-freed-by-other")),
+    ] {
+        let mut rig = Rig::new();
+        let mdl = rig.value("ExAllocatePoolWithTag", &arguments);
+
+        rig.value(free, &[mdl]);
+
+        assert_eq!(rig.told(), Vec::from_iter(told), "{free}");
+    }
+}
+
+#[test]
 fn a_second_free_is_about_the_pages_of_the_first() {
     let mut rig = Rig::new();
     let (mdl, id) = rig.pages(1, 8);

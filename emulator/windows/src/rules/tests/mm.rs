@@ -175,6 +175,22 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
+        "mdl-freed-before-pages",
+        |w| {
+            let mdl = w.pages(1);
+            w.value("ExFreePool", &[mdl]);
+            w.windows.mm.report_unreleased(&mut w.machine);
+            Outcome::Return(0)
+        },
+        |w| {
+            let mdl = w.pages(1);
+            w.value(FREE, &[mdl]);
+            w.value("ExFreePool", &[mdl]);
+            w.windows.mm.report_unreleased(&mut w.machine);
+            Outcome::Return(0)
+        },
+    ),
+    (
         "mdl-freed-by-other",
         |w| {
             let mdl = w.pool_mdl();
