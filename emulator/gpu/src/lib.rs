@@ -24,6 +24,7 @@ mod resource;
 mod scanout;
 pub mod spec;
 mod step;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod vsync;

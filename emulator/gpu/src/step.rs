@@ -10,9 +10,10 @@ use crate::cursor::CursorUpdate;
 use crate::device::Done;
 use crate::resource::Transfer;
 use crate::spec::{self, command as code};
+use crate::tell::tell_backing;
 use crate::{Stepped, VirtioGpu};
 use iommu::{Dma, Issued, Landing};
-use journal::event::{self, ContextId, Event, TokenId};
+use journal::event::{ContextId, TokenId};
 use memory::{Iova, PAGE_SIZE};
 use pci::{Chain, RingError, Segment};
 use scenario::{AnswerOf, Site, SiteKind, What};
@@ -22,10 +23,10 @@ use scenario::{AnswerOf, Site, SiteKind, What};
 pub(crate) struct Job {
     queue: u16,
     head: u16,
-    context: ContextId,
+    pub(crate) context: ContextId,
     readable: Vec<Segment>,
     writable: Vec<Segment>,
-    header: Option<Header>,
+    pub(crate) header: Option<Header>,
     stage: Stage,
     /// An access in flight, and how many bytes it is of.
     flight: Option<(TokenId, u32)>,
@@ -410,45 +411,6 @@ impl VirtioGpu {
         }
         Some(Stepped::Progress)
     }
-
-    /// A command that was not read far enough to be done.
-    fn name_command(&self, dma: Dma<'_>, job: &Job, detail: &str) {
-        self.tell_command(dma, job, detail, None);
-    }
-
-    fn tell_command(&self, dma: Dma<'_>, job: &Job, detail: &str, resource: Option<u32>) {
-        let journal = dma.env().scenario.journal();
-        let name = job.header.map_or("UNREAD", |h| command::name(h.kind));
-        learnt(dma, job.context, name);
-        let name = journal.name(name);
-        journal.emit(Event::Command {
-            context: job.context,
-            name,
-            detail: detail.to_owned(),
-            resource,
-        });
-    }
-
-    pub(crate) fn told(&self, dma: Dma<'_>, context: ContextId, code: u32) {
-        let journal = dma.env().scenario.journal();
-        let name = journal.name(command::response_name(code));
-        journal.emit(Event::Response {
-            context,
-            code,
-            name,
-        });
-    }
-
-    pub(crate) fn tell_flush(&self, dma: Dma<'_>, scanout: u32) {
-        if let Some(frame) = self.gpu.frame(scanout) {
-            dma.env().scenario.journal().emit(Event::Flush {
-                scanout,
-                width: frame.width,
-                height: frame.height,
-                crc: frame.crc(),
-            });
-        }
-    }
 }
 
 /// What the scenario does to the device as it takes a command.
@@ -460,37 +422,6 @@ fn spoiled(dma: Dma<'_>, chain: &Chain) -> Option<What> {
     };
     let injection = dma.env().scenario.inject(&site);
     injection.map(|injection| injection.outcome)
-}
-
-/// Faults may be for certain commands only.
-pub(crate) fn learnt(dma: Dma<'_>, context: ContextId, name: &str) {
-    let scenario = dma.env().scenario;
-    if scenario.is_faulty() {
-        scenario.learnt(context.0, name);
-    }
-}
-
-/// A command was done that gave a resource its backing, or took it.
-fn tell_backing(dma: Dma<'_>, context: ContextId, command: &Command) {
-    let event = match command {
-        Command::Attach { resource, entries }
-        | Command::CreateBlob {
-            resource, entries, ..
-        } if !entries.is_empty() => Event::Backing {
-            context,
-            resource: *resource,
-            segments: entries
-                .iter()
-                .map(|&(iova, length)| event::Segment { iova, length })
-                .collect(),
-        },
-        Command::Detach { resource } | Command::Unref { resource } => Event::NoBacking {
-            context,
-            resource: *resource,
-        },
-        _ => return,
-    };
-    dma.env().scenario.journal().emit(event);
 }
 
 /// The piece of a buffer that starts at byte `offset`: in one segment and one

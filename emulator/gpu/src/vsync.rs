@@ -7,7 +7,7 @@ use crate::device::Gpu;
 use crate::resource::Transfer;
 use crate::spec::command as code;
 use crate::spec::format::BYTES;
-use crate::step::learnt;
+use crate::tell::learnt;
 use crate::{Stepped, VirtioGpu};
 use iommu::{Dma, Issued, Landing};
 use journal::event::{ContextId, Event, TokenId};

@@ -97,14 +97,12 @@ fn change(program: &mut Program, rand: &mut impl Rand) {
             let number = rand.next() % NEAR;
             program.choices.insert(number, (rand.next() % 3) as u32 + 1);
         }
-        11 if rand.coinflip(0.5) => {
-            if !program.answers.is_empty() {
-                let which = rand.below_or_zero(program.answers.len());
-                program.answers.remove(which);
-            }
+        11 if program.answers.is_empty() || rand.coinflip(0.5) => {
+            program.choices.pop_last();
         }
         11 => {
-            program.choices.pop_last();
+            let which = rand.below_or_zero(program.answers.len());
+            program.answers.remove(which);
         }
         _ => {}
     }
