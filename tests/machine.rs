@@ -184,9 +184,10 @@ fn a_run_restored_at_any_trap_goes_on_the_same() {
         }
     }
     assert!(machine.journal().bytes() == whole);
-    // Not inside an instruction that makes several device accesses.
+    // Not inside an instruction that makes several device accesses:
+    // one in fifty at most.
     assert!(
-        restored + 5 > step,
+        restored * 50 > step * 49,
         "only {restored} of {step} moments were saved"
     );
 }
