@@ -1,17 +1,17 @@
 //! Fuzzing a driver: what programs send it, what the device answers, and the
 //! order of the two, guided by how much of the driver's code is met.
 //!
-//! An input ([`program`]) is the private data of a few Escapes, answers of
+//! An input (`program`) is the private data of a few Escapes, answers of
 //! the device that are written over, and deviations from the default order.
-//! Each runs from one snapshot, made when the driver had started ([`target`]),
-//! to its unload. The engine is LibAFL ([`engine`]): corpus, scheduling,
+//! Each runs from one snapshot, made when the driver had started (`target`),
+//! to its unload. The engine is LibAFL (`engine`): corpus, scheduling,
 //! mutation at random; mutations that know the structure are ours
-//! ([`mutate`]). Coverage is a map of pairs of successive trap sites, and of
+//! (`mutate`). Coverage is a map of pairs of successive trap sites, and of
 //! places on stacks with their callers: the driver runs unchanged, so code
 //! between two traps is seen by where it leads.
 //!
 //! What is a defect is what exploring calls one; defects are told apart by
-//! their identity, and each is made small ([`minimise`]) and kept as a
+//! their identity, and each is made small (`minimise`) and kept as a
 //! scenario.
 
 mod engine;
