@@ -13,6 +13,8 @@ mod bench;
 mod differences;
 mod ours;
 mod qemu;
+#[path = "../support/qtest.rs"]
+mod qtest;
 mod script;
 mod target;
 
