@@ -1,5 +1,5 @@
 //! `scripts/bench` without the building: puts the rows of the benchmarks into
-//! one file, and compares two such files.
+//! one file, compares two such files, and makes the documentation's table.
 #![forbid(unsafe_code)]
 
 use bench::{Host, Results, Row};
@@ -8,7 +8,8 @@ use std::fs;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: dmasan-bench merge REVISION OUT ROWS...
-       dmasan-bench compare BEFORE AFTER";
+       dmasan-bench compare BEFORE AFTER
+       dmasan-bench markdown FILE";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     let text = match words.as_slice() {
         ["merge", revision, out, files @ ..] if !files.is_empty() => merge(revision, out, files),
         ["compare", before, after] => compare(before, after),
+        ["markdown", file] => read::<Results>(file).map(|results| results.markdown()),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

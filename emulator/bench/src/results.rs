@@ -54,23 +54,36 @@ pub struct Results {
     pub rows: Vec<Row>,
 }
 
-impl fmt::Display for Results {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Results {
+    fn head(&self) -> String {
         let Host { cpu, cores, nested } = &self.host;
         let kind = if *nested {
             "a virtual machine"
         } else {
             "bare metal"
         };
-        writeln!(
-            f,
-            "revision {}; {cpu}, {cores} cores, {kind}",
-            self.revision
-        )?;
-        f.write_str(&row::table(&self.rows))?;
+        format!("revision {}; {cpu}, {cores} cores, {kind}\n", self.revision)
+    }
+
+    fn foot(&self) -> String {
         let judged = self.rows.iter().filter(|row| row.met.is_some()).count();
         let met = self.rows.iter().filter(|row| row.met == Some(true)).count();
-        writeln!(f, "goals: {met} of {judged} met")
+        format!("goals: {met} of {judged} met\n")
+    }
+
+    /// As the documentation has it.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let table = row::markdown(&self.rows);
+        format!("{}\n{table}\n{}", self.head(), self.foot())
+    }
+}
+
+impl fmt::Display for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.head())?;
+        f.write_str(&row::table(&self.rows))?;
+        f.write_str(&self.foot())
     }
 }
 

@@ -163,6 +163,48 @@ pub(crate) fn table(rows: &[Row]) -> String {
     text
 }
 
+/// The rows as a table of the documentation.
+pub(crate) fn markdown(rows: &[Row]) -> String {
+    let mut text =
+        "| what | ours | peer | peer's | ratio | goal |\n|---|---|---|---|---|---|\n".to_owned();
+    for row in rows {
+        let _ = writeln!(
+            text,
+            "| {} | {} {} | {} | {} | {} | {} |",
+            row.name,
+            grouped(&figure(row.ours)),
+            row.unit,
+            row.peer_name.as_deref().unwrap_or_default(),
+            row.peer
+                .map(figure)
+                .as_deref()
+                .map(grouped)
+                .unwrap_or_default(),
+            row.ratio.map(figure).unwrap_or_default(),
+            goal(row).replace("NOT MET", "**not met**"),
+        );
+    }
+    text
+}
+
+/// A figure with its thousands parted.
+fn grouped(figure: &str) -> String {
+    let (whole, part) = figure
+        .split_once('.')
+        .map_or((figure, None), |(whole, part)| (whole, Some(part)));
+    let mut text = String::new();
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    match part {
+        Some(part) => text + "." + part,
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -209,6 +251,14 @@ mod tests {
         assert_eq!(before.gain(&after), 2.0);
         let alone = |value| Row::new("a", "ns", value);
         assert_eq!(alone(5.0).gain(&alone(10.0)), 0.5);
+    }
+
+    #[test]
+    fn a_row_of_the_documentation_has_its_thousands_parted() {
+        let row = Row::new("copy", "ns", 676_060.0).goal(Goal::AtMost(5.0));
+        let text = markdown(&[row]);
+        let line = text.lines().last().unwrap();
+        assert_eq!(line, "| copy | 676,060 ns |  |  |  | <= 5 **not met** |");
     }
 
     #[test]
