@@ -12,23 +12,6 @@ use std::time::{Duration, Instant};
 use support::guest::{Guest, SOON, config, program};
 use support::{dmasan, finding_ids, json, told};
 
-/// The line that the guest draws: 18 characters of 8 x 16 pixels, grey on
-/// blue, in the upper left corner.
-fn assert_drawn(guest: &Guest) {
-    let (width, pixels) = guest.screen();
-    assert_eq!((width, pixels.len()), (1024, 1024 * 768));
-    let line: Vec<u32> = (0..16)
-        .flat_map(|y| (0..144).map(move |x| (x, y)))
-        .map(|(x, y)| pixels[y * width + x])
-        .collect();
-    let count = |colour| line.iter().filter(|&&p| p == colour).count();
-    let (blue, grey) = (count(0x0000aa), count(0xaaaaaa));
-    assert_eq!(blue + grey, line.len(), "only the two colours of the line");
-    assert!(grey > 200, "{grey} pixels of letters");
-    let right: Vec<u32> = (0..16).map(|y| pixels[y * width + 160]).collect();
-    assert_eq!(right, [0; 16], "black behind the line");
-}
-
 /// Boot and draw; nothing is found.
 fn draws(name: &str) {
     draws_nothing_else(Guest::ready(name));
@@ -39,7 +22,7 @@ fn draws_nothing_else(guest: Guest) {
     assert!(log.contains("guest: driver virtio-pci"), "{log}");
     assert!(log.contains("in iommu group"), "{log}");
     assert!(log.contains("guest: fb0 virtio_gpudrmfb 1024,768"), "{log}");
-    assert_drawn(&guest);
+    guest.assert_drawn();
     let (code, said, out) = guest.interrupt();
     assert_eq!(code, Some(130), "{said}");
     let report = json(out.path());
@@ -115,7 +98,7 @@ fn behind_our_virtio_iommu_a_driver_is_unbound_and_the_guest_reboots() {
     assert_eq!(code, Some(1), "{said}");
     guest.shell("echo 0000:00:01.0 > /sys/bus/pci/drivers/virtio-pci/bind");
     guest.reboot();
-    assert_drawn(&guest);
+    guest.assert_drawn();
     let (_, said, out) = guest.power_off();
     for finding in json(out.path())["findings"].as_array().unwrap() {
         assert_eq!(finding["id"], "dma-unmapped", "{said}");
@@ -131,15 +114,11 @@ fn behind_our_virtio_iommu_a_driver_is_unbound_and_the_guest_reboots() {
 fn a_driver_is_unbound_and_bound_again_and_the_guest_reboots() {
     let mut guest = Guest::ready("linux-intel-iommu");
     guest.unbind();
-    guest.shell("echo 0000:00:01.0 > /sys/bus/pci/drivers/virtio-pci/bind");
-    guest.shell("echo 1 > /sys/class/vtconsole/vtcon1/bind");
-    guest.shell(
-        "printf '\\033[2J\\033[H\\033[44mdrawn by the guest\\033[0m\\n' > /dev/tty0; sleep 1",
-    );
-    assert_drawn(&guest);
+    guest.bind();
+    guest.assert_drawn();
     guest.unbind();
     guest.reboot();
-    assert_drawn(&guest);
+    guest.assert_drawn();
     guest.unbind();
     let (_, said, out) = guest.power_off();
     for finding in json(out.path())["findings"].as_array().unwrap() {

@@ -29,6 +29,30 @@ impl Guest {
         Self::of(&config(name))
     }
 
+    /// The same, with something of the description changed: what stands first
+    /// becomes what stands second.
+    pub fn changed(name: &str, changes: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = std::fs::read_to_string(config(name)).unwrap();
+        let out = format!("\"{}/", top().join("out").display());
+        let mut text = text.replace("\"../out/", &out);
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from} is not in {name}");
+            text = text.replace(from, to);
+        }
+        let file = folder.path().join(format!("{name}.toml"));
+        std::fs::write(&file, text).unwrap();
+        Self::of(&file)
+    }
+
+    /// The same, without blob resources: the device then reads memory for
+    /// commands only, and nothing on the screen is read while the driver of
+    /// Linux 6.12 takes it away.
+    pub fn without_blobs(name: &str) -> Self {
+        let displays = "displays = [[1024, 768]]";
+        Self::changed(name, &[(displays, &format!("{displays}\nblobs = false"))])
+    }
+
     /// The same, of a description that lies anywhere.
     pub fn of(description: &Path) -> Self {
         let out = tempfile::tempdir().unwrap();
@@ -76,8 +100,10 @@ impl Guest {
         }
     }
 
-    /// Let the guest's shell do something, and wait until it has.
-    pub fn shell(&mut self, command: &str) {
+    /// Let the guest's shell do something, and wait until it has. What the
+    /// console said meanwhile.
+    pub fn shell(&mut self, command: &str) -> String {
+        let begun = self.log().len();
         let done = format!("done-{}", self.log().len());
         // Split, so that the echo of the command is not taken for its end.
         let (a, b) = done.split_at(3);
@@ -88,6 +114,7 @@ impl Guest {
             .write_all(line.as_bytes())
             .unwrap();
         self.said(&done, SOON);
+        self.log().get(begun..).unwrap_or_default().to_owned()
     }
 
     /// Take the driver off the device: nothing stays mapped.
@@ -96,6 +123,15 @@ impl Guest {
         self.shell("echo 0000:00:01.0 > /sys/bus/pci/drivers/virtio-pci/unbind");
         let (code, mapped) = self.ctl(&["mappings"]);
         assert_eq!((code, mapped.trim()), (Some(0), ""));
+    }
+
+    /// Give the device its driver again, which draws.
+    pub fn bind(&mut self) {
+        self.shell("echo 0000:00:01.0 > /sys/bus/pci/drivers/virtio-pci/bind");
+        self.shell("echo 1 > /sys/class/vtconsole/vtcon1/bind");
+        self.shell(
+            "printf '\\033[2J\\033[H\\033[44mdrawn by the guest\\033[0m\\n' > /dev/tty0; sleep 1",
+        );
     }
 
     pub fn reboot(&mut self) {
@@ -137,6 +173,23 @@ impl Guest {
             .map(|p| u32::from(p[0]) << 16 | u32::from(p[1]) << 8 | u32::from(p[2]))
             .collect();
         (info.width as usize, pixels)
+    }
+
+    /// The line that the guest draws: 18 characters of 8 x 16 pixels, grey on
+    /// blue, in the upper left corner.
+    pub fn assert_drawn(&self) {
+        let (width, pixels) = self.screen();
+        assert_eq!((width, pixels.len()), (1024, 1024 * 768));
+        let line: Vec<u32> = (0..16)
+            .flat_map(|y| (0..144).map(move |x| (x, y)))
+            .map(|(x, y)| pixels[y * width + x])
+            .collect();
+        let count = |colour| line.iter().filter(|&&p| p == colour).count();
+        let (blue, grey) = (count(0x0000aa), count(0xaaaaaa));
+        assert_eq!(blue + grey, line.len(), "only the two colours of the line");
+        assert!(grey > 200, "{grey} pixels of letters");
+        let right: Vec<u32> = (0..16).map(|y| pixels[y * width + 160]).collect();
+        assert_eq!(right, [0; 16], "black behind the line");
     }
 
     pub fn kill(&mut self) -> Output {

@@ -65,13 +65,16 @@ impl Gpu {
         if config.require_access_platform {
             required |= F_ACCESS_PLATFORM;
         }
+        let mut features = F_VERSION_1
+            | F_ACCESS_PLATFORM
+            | F_RING_INDIRECT_DESC
+            | spec::F_EDID
+            | spec::F_RESOURCE_UUID;
+        if config.blobs {
+            features |= spec::F_RESOURCE_BLOB;
+        }
         Self {
-            features: F_VERSION_1
-                | F_ACCESS_PLATFORM
-                | F_RING_INDIRECT_DESC
-                | spec::F_EDID
-                | spec::F_RESOURCE_UUID
-                | spec::F_RESOURCE_BLOB,
+            features,
             required,
             device: config.device,
             uuids: 0,

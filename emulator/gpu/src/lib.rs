@@ -40,7 +40,7 @@ use iommu::Dma;
 use journal::event::Event;
 use memory::{Gpa, RequesterId};
 use pci::spec::config::CLASS_DISPLAY_OTHER;
-use pci::{Function, Segment, Setup};
+use pci::{Function, Segment, Setup, VendorRegion};
 use scenario::AnswerOf;
 use step::Job;
 
@@ -70,6 +70,10 @@ pub struct GpuConfig {
     pub max_pixel_bytes: u64,
     /// Refuse FEATURES_OK to a driver that does not take ACCESS_PLATFORM?
     pub require_access_platform: bool,
+    /// A BAR that is none of the GPU's, for whoever serves the device.
+    pub vendor: Option<VendorRegion>,
+    /// Offer blob resources, whose pictures the device reads by itself?
+    pub blobs: bool,
 }
 
 impl Default for GpuConfig {
@@ -80,6 +84,8 @@ impl Default for GpuConfig {
             displays: vec![(1024, 768)],
             max_pixel_bytes: 256 << 20,
             require_access_platform: true,
+            vendor: None,
+            blobs: true,
         }
     }
 }
@@ -123,6 +129,7 @@ impl VirtioGpu {
             class: CLASS_DISPLAY_OTHER,
             queues: vec![CONTROL_QUEUE_SIZE, CURSOR_QUEUE_SIZE],
             config_size: spec::CONFIG_SIZE,
+            vendor: config.vendor.clone(),
         };
         Self {
             function: Function::new(&setup, &gpu),

@@ -134,6 +134,7 @@ impl Ledger {
                 ..
             } => self.mirror_map((*iova, *length), *target, (*read, *write)),
             Event::Unmap { iova, length, .. } => self.mirror_unmap(*iova, *length),
+            Event::Claim(claim) => self.claim(claim),
             Event::Flush { .. } => self.facts.frames += 1,
             Event::Caps { memory } => self.secure = memory & SECURE_MODE != 0,
             Event::ExclusiveAccess { begun } => self.exclusive_access(*begun),

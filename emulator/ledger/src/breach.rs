@@ -109,6 +109,7 @@ impl Ledger {
             allocated: self.made(allocation),
             freed: None,
             address: if distinct { told.subject.address } else { 0 },
+            claim: None,
         };
         if let Some(index) = self.again(&key, allocation, self.time) {
             return Some(index);
@@ -128,6 +129,7 @@ impl Ledger {
             access: None,
             breach: None,
             allocations: u64::from(record.is_some()),
+            claim: None,
             clues: self.clues_to(told),
             allocation: record.map(|(id, record)| self.describe(id, record, None)),
             blame: Vec::new(),

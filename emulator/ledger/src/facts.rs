@@ -53,6 +53,8 @@ pub struct Facts {
     pub prints: u64,
     /// Pages too many, or too high, to be watched.
     pub unwatched_pages: u64,
+    /// What the guest told of its memory.
+    pub claims: u64,
     /// Events that contradict earlier ones and were left aside.
     pub contradictions: u64,
     /// Breaches of rules whose finding has an unknown identifier.

@@ -322,6 +322,8 @@ pub enum ClueKind {
     Locked,
     /// The same, for reading alone.
     LockedForReading,
+    /// When the guest told that it gave the memory up.
+    Claimed,
 }
 
 /// Something that the driver did earlier, and that led to a finding.
@@ -333,6 +335,26 @@ pub struct Clue {
     pub text: String,
     /// When and where.
     pub place: Place,
+}
+
+/// What the guest told of the memory that a finding is about. Nobody has
+/// checked it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ClaimFacts {
+    /// What the guest calls the memory.
+    pub cookie: u64,
+    /// What it calls the place that allocates such memory.
+    pub tag: u32,
+    /// Its pages.
+    pub pages: u64,
+    /// Index of the finding's page in it.
+    pub page_index: Option<u64>,
+    /// When it was told to be allocated, virtual nanoseconds.
+    pub allocated: u64,
+    /// When it was told to be given up.
+    pub retired: Option<u64>,
+    /// When it was told to be freed.
+    pub freed: Option<u64>,
 }
 
 /// What belongs to an access of a device.
@@ -417,6 +439,8 @@ pub struct Finding {
     pub allocation: Option<AllocationFacts>,
     /// How many allocations it is about, as far as they were counted.
     pub allocations: u64,
+    /// What the guest told, where the finding rests on that.
+    pub claim: Option<ClaimFacts>,
     /// What the driver did earlier that led to it.
     pub clues: Vec<Clue>,
     /// Whose defect it is, first who must mend it first.

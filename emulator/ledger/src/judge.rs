@@ -81,6 +81,7 @@ impl Ledger {
             },
         );
         self.watch(access, route);
+        self.check_claims(access, route);
         let stale = self.check_stale(access, route);
         let used = page
             .former_owner()
@@ -280,6 +281,9 @@ impl Ledger {
         });
         let Some(found) = found else { return };
         self.note_refusal(access.iova.page(), found);
+        if let Some(before) = before {
+            self.note_claim(found, before.pfn);
+        }
         match refusal {
             Some(refusal) => self.explain(found, refusal),
             None => self.unexplained = Some((access, found)),

@@ -22,6 +22,8 @@
 //!   each page was when the device was told of it.
 //! - During exclusive access a refused access is that finding alone: that it
 //!   was refused too is what exclusive access is for.
+//! - What a guest tells of its memory ([`journal::event::Claim`]) is hostile
+//!   input: it adds findings that say so, and changes none.
 //! - Where nothing is isolated, memory that was never the driver's, or that
 //!   no mapping covers, is only a finding if the driver reported that it
 //!   supports isolation: then it promised to use mapped memory alone.
@@ -30,6 +32,7 @@
 mod apply;
 mod backings;
 mod breach;
+mod claims;
 mod clues;
 mod commands;
 mod facts;
@@ -54,22 +57,23 @@ mod watch;
 
 pub use facts::Facts;
 pub use finding::{
-    AccessFacts, AllocationFacts, Blame, BreachFacts, Clue, ClueKind, Command, Finding, Kind,
-    MdlFacts, Neighbour, Outcome, Ownership, Party, Place, QueueArea, QueuePart, Reach, Refusal,
-    Stop, Surroundings,
+    AccessFacts, AllocationFacts, Blame, BreachFacts, ClaimFacts, Clue, ClueKind, Command, Finding,
+    Kind, MdlFacts, Neighbour, Outcome, Ownership, Party, Place, QueueArea, QueuePart, Reach,
+    Refusal, Stop, Surroundings,
 };
 pub use history::{Moment, Step, Told};
 pub use text::span;
 
 use backings::Backings;
 use breach::Open;
+use claims::Claims;
 use clues::Clues;
 use commands::Commands;
 use history::{History, Invalidations};
 use injected::Injections;
 use iotlb::Iotlb;
 use journal::Record;
-use journal::event::{AllocationKind, ContextId, PageRun, StackId};
+use journal::event::{AllocationKind, ContextId, Event, PageRun, StackId};
 use mappings::Mappings;
 use mdls::Mdls;
 use memory::{Gpa, Iova, RequesterId};
@@ -146,6 +150,8 @@ struct Key {
     /// What it is about, where nothing else tells breaches or accesses apart;
     /// else 0.
     address: u64,
+    /// The tag of the guest's claim that it rests on.
+    claim: Option<u32>,
 }
 
 /// See the crate's documentation.
@@ -176,6 +182,8 @@ pub struct Ledger {
     invalidations: Invalidations,
     iotlb: Iotlb,
     mdls: Mdls,
+    /// What the guest told.
+    claims: Claims,
     backings: Backings,
     histories: BTreeMap<u64, History>,
     /// The latest pages that left the quarantine, oldest first.
@@ -242,7 +250,10 @@ impl Ledger {
         self.time = record.time;
         self.facts.time = self.facts.time.max(record.time);
         self.facts.events = self.facts.events.saturating_add(1);
-        self.budget = self.budget.saturating_add(WORK_PER_EVENT).min(MAX_WORK);
+        // A claim has work of its own.
+        if !matches!(record.event, Event::Claim(_)) {
+            self.budget = self.budget.saturating_add(WORK_PER_EVENT).min(MAX_WORK);
+        }
         self.apply(&record.event);
     }
 

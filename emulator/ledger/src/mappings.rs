@@ -380,6 +380,22 @@ impl Mappings {
         })
     }
 
+    /// An address whose leaf led to this frame before an event, and does still.
+    pub(crate) fn reaching_before(&self, pfn: u64, event: u32) -> Option<(u16, Iova)> {
+        let key = u32::try_from(pfn).ok().filter(|_| pfn < MAX_PFN)?;
+        self.reverse
+            .range((key, 0, 0)..=(key, u16::MAX, u64::MAX))
+            .take(64)
+            .find(|(_, domain, page)| {
+                let table = self.tables.get(&(*domain, page / SPAN));
+                table.is_some_and(|table| {
+                    let entry = table.entries.get((page % SPAN) as usize);
+                    table.attached && entry.is_some_and(|entry| entry.changed < event)
+                })
+            })
+            .map(|&(_, domain, page)| (domain, Iova(page << memory::PAGE_SHIFT)))
+    }
+
     /// Bytes that the tables occupy.
     pub(crate) fn bytes(&self) -> usize {
         self.tables.len() * SPAN as usize * size_of::<Entry>()

@@ -1,5 +1,6 @@
 //! Keeps findings: one for each cause, told what is learnt later.
 
+use crate::claims;
 use crate::commands;
 use crate::finding::{
     AccessFacts, Blame, Clue, ClueKind, Finding, Kind, MdlFacts, Outcome, Party, QueueArea, Stop,
@@ -14,6 +15,8 @@ use memory::{Gpa, PAGE_SHIFT};
 
 /// Distinct findings kept.
 const MAX_FINDINGS: usize = 1024;
+/// Clues of a finding that more may be added to.
+const MAX_CLUES: usize = 16;
 /// Allocations of one finding that are counted.
 const MAX_MEMBERS: usize = 1 << 10;
 /// Characters of a reason.
@@ -102,10 +105,17 @@ impl Ledger {
 
     /// Keep a finding, if there is room.
     pub(crate) fn keep(&mut self, key: Key, finding: Finding) -> Option<usize> {
-        if self.findings.len() >= MAX_FINDINGS {
+        let claimed = finding.claim.is_some();
+        let full = if claimed {
+            self.claims.findings >= claims::MAX_FINDINGS
+        } else {
+            self.findings.len() - self.claims.findings >= MAX_FINDINGS
+        };
+        if full {
             self.facts.findings_omitted += 1;
             return None;
         }
+        self.claims.findings += usize::from(claimed);
         let index = self.findings.len();
         let owner = finding.allocation.as_ref().map(|of| of.id.0);
         self.findings.push(finding);
@@ -253,6 +263,7 @@ impl Ledger {
             allocated: self.made(owner).filter(|_| !exclusive),
             freed: freed.map(|(_, stack)| stack).filter(|_| !exclusive),
             address: 0,
+            claim: None,
         };
         let key = Key {
             // Each order is a cause of its own, and none of the driver's.
@@ -296,6 +307,55 @@ impl Ledger {
             self.quiet = Some((key, index));
         }
         Some(index)
+    }
+
+    /// The same of a finding that rests on what the guest told. It is kept
+    /// apart from all others.
+    pub(crate) fn find_claimed(
+        &mut self,
+        (kind, outcome): (Kind, Outcome),
+        access: Access,
+        (page, generation): (Gpa, Option<u32>),
+        id: u32,
+        case: &Case,
+    ) -> Option<usize> {
+        let ordered = self.ordered(access.context);
+        let key = Key {
+            kind,
+            used: None,
+            allocated: None,
+            freed: None,
+            address: ordered.as_ref().map_or(0, |_| access.context.0.into()),
+            claim: Some(self.claim_tag(id)?),
+        };
+        if let Some(index) = self.again(&key, None, access.time) {
+            return Some(index);
+        }
+        let mut finding = self.accessed((kind, outcome), access, (Some(page), generation), None);
+        finding.claim = self.claim_facts(id, page.page());
+        if let Some(facts) = finding.access.take() {
+            finding.summary = verdict::summary(&finding, &facts, case);
+            finding.blame = match ordered {
+                Some(blame) => vec![blame],
+                None => verdict::blame(&finding, &facts, case),
+            };
+            finding.access = Some(facts);
+        }
+        self.commands.mark(access.context);
+        self.keep(key, finding)
+    }
+
+    /// The memory that a finding is about was told to be given up.
+    pub(crate) fn note_claim(&mut self, index: usize, pfn: u64) {
+        let Some(clue) = self.claimed_clue(pfn) else {
+            return;
+        };
+        if let Some(finding) = self.findings.get_mut(index)
+            && finding.clue(ClueKind::Claimed).is_none()
+            && finding.clues.len() < MAX_CLUES
+        {
+            finding.clues.push(clue);
+        }
     }
 
     /// What is known of an access; the words come later.
@@ -368,6 +428,7 @@ impl Ledger {
             breach: None,
             allocations: u64::from(allocation.is_some()),
             allocation,
+            claim: None,
             clues,
             blame: Vec::new(),
             stop: None,

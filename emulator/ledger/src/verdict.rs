@@ -39,6 +39,10 @@ pub(crate) enum Case {
     },
     /// The IOMMU may have cached the way to a freed page.
     MissingInvalidation,
+    /// As the guest told, the memory was given up.
+    ClaimedUse,
+    /// As the guest told, the memory was freed; it is mapped still.
+    ClaimedMapped,
     /// Exclusive access had begun.
     Exclusive,
     /// The address is of the interrupt range.
@@ -130,6 +134,18 @@ pub(crate) fn summary(finding: &Finding, access: &AccessFacts, case: &Case) -> S
             "memory was given back while the IOMMU could still have its translation cached"
                 .to_owned()
         }
+        Case::ClaimedUse => {
+            let retired = finding.claim.and_then(|claim| claim.retired);
+            let since = finding.time.saturating_sub(retired.unwrap_or(finding.time));
+            format!(
+                "{verb} of {length} bytes went through to memory that, as the guest told, was \
+                 given up {} earlier",
+                span(since)
+            )
+        }
+        Case::ClaimedMapped => "as the guest told, memory was freed while a mapping of before \
+                                still led to it"
+            .to_owned(),
         Case::Exclusive => format!(
             "{verb} of {length} bytes of system memory {} during exclusive access",
             if access.outcome == Outcome::Refused {
@@ -284,6 +300,14 @@ pub(crate) fn blame(finding: &Finding, access: &AccessFacts, case: &Case) -> Vec
         Case::MissingInvalidation => vec![system(
             "the table entry was cleared, and no invalidation covered the address before the pages \
              went back"
+                .into(),
+        )],
+        Case::ClaimedUse => vec![driver(
+            "as it told, it gave the memory up; the device still had the address".into(),
+        )],
+        Case::ClaimedMapped => vec![driver(
+            "as it told, the memory was freed; what maps it for the device must go first (where \
+             the guest invalidates lazily, its operating system leaves it)"
                 .into(),
         )],
         Case::Exclusive => vec![driver(

@@ -56,6 +56,22 @@ pub struct Setup {
     pub queues: Vec<u16>,
     /// Bytes of the device configuration.
     pub config_size: u32,
+    /// A BAR of the vendor's own, if the function has one.
+    pub vendor: Option<VendorRegion>,
+}
+
+/// A BAR whose contents are no business of the transport's, and the vendor
+/// data capability (virtio 1.2 §4.1.4.8) that a driver finds it by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VendorRegion {
+    /// Index of the BAR.
+    pub bar: u8,
+    /// Its bytes.
+    pub size: u32,
+    /// Id of the format.
+    pub vendor: u16,
+    /// What stands behind that id in the capability.
+    pub data: Vec<u8>,
 }
 
 /// A PCI function with the virtio transport. Plain data; to save it is to
@@ -88,6 +104,9 @@ impl Function {
         })
         .with_bar(layout::TRANSPORT_BAR.into(), layout::TRANSPORT_SIZE)
         .with_bar(layout::MSIX_BAR.into(), layout::MSIX_SIZE);
+        if let Some(region) = &setup.vendor {
+            config = config.with_bar(region.bar.into(), region.size);
+        }
         let (msix_capability, access_capability) = add_capabilities(&mut config, setup, vectors);
         Self {
             requester: setup.requester,
@@ -465,6 +484,13 @@ fn add_capabilities(config: &mut ConfigSpace, setup: &Setup, vectors: u16) -> (u
         }
     }
     let access_at = config.add_capability(config::CAPABILITY_VENDOR, &body, &writable);
+    if let Some(region) = &setup.vendor {
+        let mut body = vec![0, virtio::CFG_VENDOR];
+        body.extend_from_slice(&region.vendor.to_le_bytes());
+        body.extend_from_slice(&region.data);
+        set_length(&mut body);
+        config.add_capability(config::CAPABILITY_VENDOR, &body, &[]);
+    }
     (msix_at.unwrap_or(0), access_at.unwrap_or(0))
 }
 

@@ -18,6 +18,6 @@ mod transport;
 
 pub use config::{ConfigSpace, Identity};
 pub use device::Device;
-pub use function::{Function, NO_QUEUE, Setup, layout};
+pub use function::{Function, NO_QUEUE, Setup, VendorRegion, layout};
 pub use msix::Msix;
 pub use transport::{Chain, MAX_CHAIN, RingError, Segment, Transport};

@@ -40,6 +40,8 @@ pub struct ServeConfig {
     pub displays: Vec<(u32, u32)>,
     /// Refuse drivers that do not take ACCESS_PLATFORM?
     pub require_access_platform: bool,
+    /// Offer blob resources?
+    pub blobs: bool,
     /// Guest RAM, bytes; for the journal.
     pub memory: u64,
     /// Of so much RAM, how much lies below 4 GiB.
@@ -55,6 +57,7 @@ impl Default for ServeConfig {
             iommu: None,
             displays: vec![(1024, 768)],
             require_access_platform: true,
+            blobs: true,
             memory: 0,
             below_4g: board::q35_below_4g,
         }

@@ -145,6 +145,15 @@ fn finding(report: &Report, index: usize, found: &Found) -> Value {
         "allocation": finding.allocation.as_ref()
             .map(|facts| allocation(facts, &found.allocated, &found.freed)),
         "allocations": finding.allocations,
+        "claim": finding.claim.map(|claim| json!({
+            "cookie": hex(claim.cookie),
+            "tag": hex(claim.tag.into()),
+            "pages": claim.pages,
+            "page_index": claim.page_index,
+            "allocated": claim.allocated,
+            "retired": claim.retired,
+            "freed": claim.freed,
+        })),
         "queue_area": access.and_then(|access| access.area).map(|area| json!({
             "queue": area.queue,
             "part": match area.part {
@@ -311,6 +320,7 @@ fn clue_kind(kind: ClueKind) -> &'static str {
         ClueKind::UserMapped => "user-mapped",
         ClueKind::Locked => "locked",
         ClueKind::LockedForReading => "locked-for-reading",
+        ClueKind::Claimed => "claimed",
     }
 }
 

@@ -35,6 +35,10 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
              mapping gave, in the process that has it (when its handle or the process closes, at \
              the latest); then MmFreePagesFromMdl, then ExFreePool."
         }
+        (Kind::MappedAfterFree, _) if finding.claim.is_some() => {
+            "unmap the memory for the device, and wait for the invalidation, before it is freed. \
+             On Linux iommu.strict=1 does away with invalidation that is put off."
+        }
         (Kind::MappedAfterFree, Some(Party::Driver)) => {
             "unmap what was mapped (DxgkCbUnmapMdlFromIoMmu) before MmFreePagesFromMdl; the order \
              is map, use, unmap, free."

@@ -9,7 +9,9 @@ use crate::clean::clean_short;
 use crate::layout::stack;
 use crate::spec::{bug_check_name, status_name};
 use journal::Record;
-use journal::event::{AllocationKind, End, Event, NameId, Point, Scope, StackId, TrapKind};
+use journal::event::{
+    AllocationKind, ClaimStep, End, Event, NameId, Point, Scope, StackId, TrapKind,
+};
 use ledger::span;
 use ledger::spec::fault_reason;
 use std::collections::{BTreeMap, BTreeSet};
@@ -313,6 +315,21 @@ impl<'a> Trace<'a> {
                     allocation.address,
                     self.at(allocation.stack)
                 )
+            }
+            Event::Claim(claim) => {
+                let pages = claim.pages.iter();
+                let pages = pages.fold(0u64, |sum, run| sum.saturating_add(run.count));
+                let cookie = claim.cookie;
+                match claim.step {
+                    ClaimStep::Allocated => format!(
+                        "guest: {cookie:#x} allocated, {pages} pages, tag {:#x}",
+                        claim.tag
+                    ),
+                    ClaimStep::Extended => format!("guest: {cookie:#x} has {pages} pages more"),
+                    ClaimStep::Retired => format!("guest: {cookie:#x} is given up"),
+                    ClaimStep::Freed => format!("guest: {cookie:#x} is freed"),
+                    ClaimStep::Forgotten => "guest: all that it told is void".to_owned(),
+                }
             }
             Event::Free { allocation, stack } => {
                 format!("- allocation {} freed{}", allocation.0, self.at(*stack))

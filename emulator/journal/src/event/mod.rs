@@ -426,4 +426,7 @@ pub enum Event {
         /// What was done.
         outcome: String,
     },
+
+    /// The guest told something of its memory.
+    Claim(Claim),
 }

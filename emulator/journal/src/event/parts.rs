@@ -388,3 +388,35 @@ pub enum Outcome {
     /// Refused; an [`Event::Fault`](super::Event::Fault) says why.
     Refused,
 }
+
+/// What a guest's driver tells of memory by the device's vendor region. A
+/// claim, not a fact: nobody has checked it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The device whose region it came by.
+    pub device: RequesterId,
+    /// What the guest calls the memory.
+    pub cookie: u64,
+    /// What the guest calls the place that allocates such memory.
+    pub tag: u32,
+    /// What it tells.
+    pub step: ClaimStep,
+    /// Frames, of a step that names some.
+    pub pages: Vec<PageRun>,
+}
+
+/// What a [`Claim`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ClaimStep {
+    /// These pages were allocated.
+    Allocated,
+    /// These pages belong to it too.
+    Extended,
+    /// It is about to be freed: the device is to leave it alone from now on.
+    Retired,
+    /// Its pages were given back, and whatever mapped them for the device is
+    /// gone.
+    Freed,
+    /// All that was told so far is void.
+    Forgotten,
+}

@@ -3,7 +3,7 @@
 use super::*;
 use crate::Party;
 
-fn map(run: Run, iova: u64, pages: u64, page: u64, write: bool) -> Run {
+pub(super) fn map(run: Run, iova: u64, pages: u64, page: u64, write: bool) -> Run {
     run.then(Event::Map {
         device: DEVICE,
         iova: Iova(iova),
@@ -15,7 +15,7 @@ fn map(run: Run, iova: u64, pages: u64, page: u64, write: bool) -> Run {
     })
 }
 
-fn unmap(run: Run, iova: u64, length: u64) -> Run {
+pub(super) fn unmap(run: Run, iova: u64, length: u64) -> Run {
     run.then(Event::Unmap {
         device: DEVICE,
         iova: Iova(iova),
@@ -30,7 +30,7 @@ fn summary(run: Run) -> (Kind, String) {
     (found[0].kind, found[0].summary.clone())
 }
 
-fn guest() -> Run {
+pub(super) fn guest() -> Run {
     Run::in_domain("guest")
 }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod breach;
+mod claims;
 mod clues;
 mod commands;
 mod findings;

@@ -40,7 +40,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     ]
 }
 
-fn event() -> impl Strategy<Value = Event> {
+pub(super) fn event() -> impl Strategy<Value = Event> {
     let run = (address(), prop_oneof![0u64..8, any::<u64>()]).prop_map(|(first, count)| PageRun {
         first: Pfn(first >> 12),
         count,

@@ -34,6 +34,8 @@ pub const CFG_ISR: u8 = 3;
 pub const CFG_DEVICE: u8 = 4;
 /// Structure type: access to the BARs through configuration space.
 pub const CFG_PCI: u8 = 5;
+/// Vendor data (§4.1.4.8).
+pub const CFG_VENDOR: u8 = 9;
 
 /// Common configuration registers (§4.1.4.3).
 pub mod common {

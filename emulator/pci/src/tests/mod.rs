@@ -64,6 +64,7 @@ pub(crate) fn setup() -> Setup {
         class: 0x03_8000,
         queues: vec![16, 4],
         config_size: 16,
+        vendor: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! ([`Mirror`]); or our own virtio-iommu, a second function that the guest
 //! programs, while the client tells us where guest memory lies and no more.
 
+mod claims;
 mod look;
 mod port;
 mod ranges;
@@ -20,13 +21,14 @@ use crate::error::ServeError;
 use crate::interrupts::{Interrupts, SetIrqs};
 use crate::message::{Errno, Request};
 use crate::server::ServeConfig;
-use crate::spec::uapi;
+use crate::spec::{guest, uapi};
+use claims::Claims;
 use gpu::{Frame, GpuConfig, Stepped, VirtioGpu};
 use iommu::{Dma, Env, Mapping, Message, Mirror, Request as Access, VirtioIommu};
 use journal::Journal;
 use journal::event::{Begin, End, Event};
 use memory::{GuestMemory, PAGE_SIZE, RequesterId};
-use pci::Function;
+use pci::{Function, VendorRegion};
 use port::{MESSAGE_ADDRESS, Port, msix};
 use remapper::Remapper;
 use rogue::Rogue;
@@ -96,6 +98,8 @@ pub(crate) struct Board {
     gpu: VirtioGpu,
     interrupts: Interrupts,
     rogue: Rogue,
+    /// What the guest tells of its memory.
+    claims: Claims,
     /// Who is told of each DMA_UNMAP.
     watcher: Option<Sender<Unmapped>>,
     started: Instant,
@@ -116,6 +120,13 @@ impl Board {
             device: config.device,
             displays: config.displays.clone(),
             require_access_platform: config.require_access_platform,
+            vendor: Some(VendorRegion {
+                bar: guest::BAR,
+                size: guest::SIZE,
+                vendor: guest::VENDOR,
+                data: guest::capability(),
+            }),
+            blobs: config.blobs,
             ..GpuConfig::default()
         });
         let translation = match config.iommu {
@@ -142,6 +153,7 @@ impl Board {
             gpu,
             interrupts: Interrupts::new(0),
             rogue: Rogue::default(),
+            claims: Claims::default(),
             watcher: None,
             started: Instant::now(),
         };
@@ -168,6 +180,7 @@ impl Board {
                     face: &mut self.gpu,
                     dma,
                     interrupts: &mut self.interrupts,
+                    claims: Some(&mut self.claims),
                 })
             }
             Slot::Iommu => {
@@ -184,6 +197,7 @@ impl Board {
                     face: &mut ours.remapper,
                     dma: ours.mirror.dma(env, requester, bus_master),
                     interrupts: &mut ours.interrupts,
+                    claims: None,
                 })
             }
         }

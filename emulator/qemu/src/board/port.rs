@@ -2,6 +2,7 @@
 //! lies behind is a [`Face`]; where its accesses go is the [`Dma`] that comes
 //! with each call.
 
+use super::claims::Claims;
 use super::{Failure, words};
 use crate::interrupts::{Changed, Interrupts, SetIrqs};
 use crate::message::Errno;
@@ -64,6 +65,8 @@ pub(super) struct Port<'a> {
     pub face: &'a mut dyn Face,
     pub dma: Dma<'a>,
     pub interrupts: &'a mut Interrupts,
+    /// The region of dmasan's own, if it has one.
+    pub claims: Option<&'a mut Claims>,
 }
 
 impl Port<'_> {
@@ -139,6 +142,10 @@ impl Port<'_> {
             uapi::VFIO_PCI_CONFIG_REGION_INDEX => {
                 self.face.config_read(dma, at as u16, size).into()
             }
+            bar if bar as u8 == spec::guest::BAR => self
+                .claims
+                .as_ref()
+                .map_or(0, |claims| claims.read(at, size)),
             bar => self.face.bar_read(dma, bar as u8, at, size),
         }
     }
@@ -149,6 +156,11 @@ impl Port<'_> {
         match region {
             uapi::VFIO_PCI_CONFIG_REGION_INDEX => {
                 self.face.config_write(dma, at as u16, size, value as u32);
+            }
+            bar if bar as u8 == spec::guest::BAR => {
+                if let Some(claims) = &mut self.claims {
+                    claims.write(dma, at, size, value);
+                }
             }
             // The guest's table is the client's affair; ours says which file.
             bar if bar as u8 == MSIX_BAR && at < vectors * MSIX_ENTRY => {}
@@ -191,6 +203,9 @@ impl Port<'_> {
         }
         self.face.config_write(dma, COMMAND, 2, 0);
         self.interrupts.reset();
+        if let Some(claims) = &mut self.claims {
+            claims.reset(dma);
+        }
     }
 }
 

@@ -99,6 +99,7 @@ impl Remapper {
             class: CLASS,
             queues: vec![QUEUE_SIZE; 2],
             config_size: spec::CONFIG_SIZE as u32,
+            vendor: None,
         };
         Self {
             function: Function::new(&setup, &shell),

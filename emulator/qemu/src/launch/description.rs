@@ -129,6 +129,8 @@ pub struct Gpu {
     pub slot: u8,
     /// Preferred sizes of its displays, pixels.
     pub displays: Vec<[u32; 2]>,
+    /// Offer blob resources, whose pictures the device reads by itself?
+    pub blobs: bool,
 }
 
 impl Default for Gpu {
@@ -136,6 +138,7 @@ impl Default for Gpu {
         Self {
             slot: 1,
             displays: vec![[1024, 768]],
+            blobs: true,
         }
     }
 }

@@ -217,6 +217,7 @@ impl Plan {
             displays: gpu.displays.iter().map(|&[x, y]| (x, y)).collect(),
             memory: self.description.machine.memory << 20,
             require_access_platform: self.description.iommu != Iommu::None,
+            blobs: gpu.blobs,
             ..ServeConfig::default()
         }
     }

@@ -2,6 +2,8 @@
 //! Source: QEMU's `docs/interop/vfio-user.rst`. What it takes over from the
 //! kernel's VFIO is in `vfio-bindings`, and re-exported here under one name.
 
+pub mod guest;
+
 pub use vfio_bindings::bindings::vfio as uapi;
 
 /// Bytes of a message header: id u16, command u16, size of the whole message

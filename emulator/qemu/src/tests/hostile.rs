@@ -105,7 +105,7 @@ fn an_access_outside_of_a_region_is_refused() {
         (0x3fff, 0, 2),
         (u64::MAX, 0, 1),
         (256, 7, 1),
-        (0, 2, 4),
+        (0, 3, 4),
         (0, 8, 4),
         (0, u32::MAX, 4),
         (0, 7, u32::MAX),

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod claims;
 mod driver;
 mod hostile;
 mod launch;
@@ -157,8 +158,12 @@ impl Peer {
     }
 
     fn read_bar(&mut self, offset: u64, size: u32) -> u64 {
+        self.read_region(0, offset, size)
+    }
+
+    fn read_region(&mut self, index: u32, offset: u64, size: u32) -> u64 {
         let body = self
-            .call(spec::REGION_READ, &region(offset, 0, size))
+            .call(spec::REGION_READ, &region(offset, index, size))
             .unwrap();
         let mut value = [0; 8];
         value[..size as usize].copy_from_slice(&body[16..]);
@@ -166,7 +171,11 @@ impl Peer {
     }
 
     fn write_bar(&mut self, offset: u64, bytes: &[u8]) {
-        let body = [region(offset, 0, bytes.len() as u32), bytes.to_vec()].concat();
+        self.write_region(0, offset, bytes);
+    }
+
+    fn write_region(&mut self, index: u32, offset: u64, bytes: &[u8]) {
+        let body = [region(offset, index, bytes.len() as u32), bytes.to_vec()].concat();
         self.call(spec::REGION_WRITE, &body).unwrap();
     }
 }

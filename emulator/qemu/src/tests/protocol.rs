@@ -23,7 +23,7 @@ fn the_device_says_what_it_is() {
 }
 
 #[test]
-fn regions_are_two_bars_and_configuration_space() {
+fn regions_are_three_bars_and_configuration_space() {
     let mut peer = Peer::agreed();
     let sizes: Vec<u64> = (0..9)
         .map(|index| {
@@ -32,7 +32,7 @@ fn regions_are_two_bars_and_configuration_space() {
             u64::from_le_bytes(info[16..24].try_into().unwrap())
         })
         .collect();
-    assert_eq!(sizes, [0x4000, 0x1000, 0, 0, 0, 0, 0, 256, 0]);
+    assert_eq!(sizes, [0x4000, 0x1000, 0x1000, 0, 0, 0, 0, 256, 0]);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use crate::spec::bug_check_name;
 use journal::event::{AllocationKind, Certainty, NO_QUEUE};
 use ledger::spec::{fault_reason, is_iommu_fault};
 use ledger::{
-    AccessFacts, AllocationFacts, Command, Finding, Kind, Outcome, Party, QueueArea, span,
+    AccessFacts, AllocationFacts, ClaimFacts, Command, Finding, Kind, Outcome, Party, QueueArea,
+    span,
 };
 
 /// How a stack is drawn.
@@ -148,6 +149,9 @@ fn accessed(page: &mut Page, finding: &Finding, access: &AccessFacts) {
         let text = allocation_words(allocation) + &more_words(finding);
         page.row("memory", Tone::Plain, &text);
     }
+    if let Some(claim) = &finding.claim {
+        page.row("memory", Tone::Plain, &claim_words(claim));
+    }
     if let Some(mdl) = &access.mdl {
         let text = format!("MDL {:#x}, mapped with handle {:#x}", mdl.mdl, mdl.handle);
         page.row("by", Tone::Plain, &text);
@@ -252,6 +256,29 @@ pub(crate) fn allocation_words(allocation: &AllocationFacts) -> String {
     text.push_str(&format!(", {address} {:#x}", allocation.address));
     if allocation.handle != 0 {
         text.push_str(&format!(", handle {:#x}", allocation.handle));
+    }
+    text
+}
+
+/// What the guest told of memory.
+fn claim_words(claim: &ClaimFacts) -> String {
+    let mut text = format!(
+        "as the guest told: {:#x}, tag {:#x}",
+        claim.cookie, claim.tag
+    );
+    text.push_str(&match claim.page_index {
+        Some(index) => format!(", page {} of {}", index.saturating_add(1), claim.pages),
+        None => format!(", {} pages", claim.pages),
+    });
+    let steps = [
+        ("allocated", Some(claim.allocated)),
+        ("given up", claim.retired),
+        ("freed", claim.freed),
+    ];
+    for (what, time) in steps {
+        if let Some(time) = time {
+            text.push_str(&format!(", {what} at {}", span(time)));
+        }
     }
     text
 }
