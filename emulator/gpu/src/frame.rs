@@ -90,8 +90,31 @@ impl Frame {
         Ok(file)
     }
 
-    /// Take over bytes of a picture of this size in `format`, from its byte
-    /// `at` on.
+    /// Take over `length` bytes of a picture of this size in `format`, from
+    /// its byte `at` on: `read` puts them into the frame, without a copy
+    /// between; an error leaves it as it was. `None`, and nothing is read, if
+    /// they are not whole pixels of the frame.
+    pub(crate) fn fill<E>(
+        &mut self,
+        at: u64,
+        length: usize,
+        format: &Format,
+        read: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Option<Result<(), E>> {
+        let whole = |bytes: usize| bytes.is_multiple_of(BYTES as usize);
+        let at = usize::try_from(at).ok()?;
+        if !whole(at) || !whole(length) {
+            return None;
+        }
+        let pixels = self.pixels.get_mut(at..)?.get_mut(..length)?;
+        let result = read(pixels);
+        if result.is_ok() {
+            convert(pixels, format);
+        }
+        Some(result)
+    }
+
+    /// The same of bytes that are no whole pixels.
     pub(crate) fn put(&mut self, at: u64, bytes: &[u8], format: &Format) {
         // Where each byte of a pixel goes; X and alpha go nowhere.
         let mut places = [None; BYTES as usize];
@@ -114,7 +137,6 @@ impl Frame {
     /// resource that the frame shows, and covers `part`.
     pub(crate) fn copy(&mut self, resource: &Resource, shown: Rect, part: Rect) {
         let width = part.width as usize * BYTES as usize;
-        let [b, g, r] = resource.format.bgr;
         for y in part.y..part.y + part.height {
             let at = (u64::from(y - shown.y) * u64::from(self.width) + u64::from(part.x - shown.x))
                 * u64::from(BYTES);
@@ -127,11 +149,26 @@ impl Frame {
                 row.fill(0);
                 continue;
             };
-            let pixels = row.chunks_exact_mut(BYTES as usize);
-            for (to, from) in pixels.zip(source.chunks_exact(BYTES as usize)) {
-                let channel = |at: usize| from.get(at).copied().unwrap_or(0);
-                to.copy_from_slice(&[channel(b), channel(g), channel(r), 0]);
-            }
+            row.copy_from_slice(source);
+            convert(row, resource.format);
         }
+    }
+}
+
+/// Make whole pixels B8G8R8X8, the X 0. Shifts rather than indices, and one
+/// decision for all, so that the loops become vector code.
+fn convert(pixels: &mut [u8], format: &Format) {
+    let (pixels, _) = pixels.as_chunks_mut();
+    if format.bgr == [0, 1, 2] {
+        for pixel in pixels {
+            *pixel = (u32::from_le_bytes(*pixel) & 0x00ff_ffff).to_le_bytes();
+        }
+        return;
+    }
+    let [b, g, r] = format.bgr.map(|at| 8 * (at as u32 % BYTES));
+    for pixel in pixels {
+        let word = u32::from_le_bytes(*pixel);
+        let [b, g, r] = [b, g, r].map(|shift| word >> shift & 0xff);
+        *pixel = (b | g << 8 | r << 16).to_le_bytes();
     }
 }

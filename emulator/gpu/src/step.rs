@@ -114,7 +114,8 @@ impl VirtioGpu {
     }
 
     /// Is there a command under way, or to be taken?
-    pub(crate) fn has_command(&self) -> bool {
+    #[must_use]
+    pub fn has_command(&self) -> bool {
         let mut queues = [spec::CONTROL_QUEUE, spec::CURSOR_QUEUE].into_iter();
         self.gpu.job.is_some() || queues.any(|q| self.wanted(q))
     }

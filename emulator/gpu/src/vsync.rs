@@ -9,8 +9,9 @@ use crate::spec::command as code;
 use crate::spec::format::BYTES;
 use crate::tell::learnt;
 use crate::{Stepped, VirtioGpu};
-use iommu::{Dma, Issued, Landing};
+use iommu::{Dma, Fault, Issued, Landing};
 use journal::event::{ContextId, Event, TokenId};
+use scenario::SiteKind;
 
 /// Virtual nanoseconds from vsync to vsync: 60 Hz. They fall on its
 /// multiples.
@@ -117,6 +118,23 @@ impl Gpu {
         })
     }
 
+    /// Read the next piece straight into the frame, where it is seen at once:
+    /// for accesses that are not parted. `None`, and nothing is done, if
+    /// there is no piece, or it does not end with a pixel.
+    fn scan_read(&mut self, dma: Dma<'_>, scan: &mut Scan) -> Option<Result<(), Fault>> {
+        let (iova, length) = self.transfer_piece(&scan.transfer)?;
+        let frame = self
+            .scanouts
+            .get_mut(scan.scanout as usize)?
+            .frame_to_fill();
+        let (at, format) = (scan.transfer.target(), scan.layout.format);
+        let result = frame.fill(at, length as usize, format, |bytes| dma.read(iova, bytes))?;
+        if result.is_ok() {
+            scan.transfer.advance(u64::from(length));
+        }
+        Some(result)
+    }
+
     /// Bytes of a piece arrived: they are seen at once.
     fn scan_put(&mut self, scan: &mut Scan, bytes: &[u8]) {
         if let Some(scanout) = self.scanouts.get_mut(scan.scanout as usize) {
@@ -140,6 +158,14 @@ impl VirtioGpu {
             return Stepped::Progress;
         };
         let dma = dma.with_context(scan.context);
+        let scenario = dma.env().scenario;
+        let parted = scan.flight.is_some()
+            || scenario.parts_accesses(false)
+            || scenario.has_faults(SiteKind::Access);
+        if !parted && let Some(result) = self.gpu.scan_read(dma, &mut scan) {
+            self.scanned(dma, scan, result.is_ok());
+            return Stepped::Progress;
+        }
         let bytes = match scan.flight.take() {
             Some(token) => match dma.land(token, force) {
                 Landing::Pending => {
@@ -165,20 +191,24 @@ impl VirtioGpu {
                 None => None,
             },
         };
-        match bytes {
-            // What was read stays seen; the rest of the frame is the old one.
-            None => self.told(dma, scan.context, code::ERR_UNSPEC),
-            Some(bytes) => {
-                self.gpu.scan_put(&mut scan, &bytes);
-                if scan.transfer.next().is_some() {
-                    self.gpu.vsync.scan = Some(scan);
-                } else {
-                    self.tell_flush(dma, scan.scanout);
-                    self.told(dma, scan.context, code::OK_NODATA);
-                }
-            }
+        if let Some(bytes) = &bytes {
+            self.gpu.scan_put(&mut scan, bytes);
         }
+        self.scanned(dma, scan, bytes.is_some());
         Stepped::Progress
+    }
+
+    /// A piece was read, or refused.
+    fn scanned(&mut self, dma: Dma<'_>, scan: Scan, done: bool) {
+        if !done {
+            // What was read stays seen; the rest of the frame is the old one.
+            self.told(dma, scan.context, code::ERR_UNSPEC);
+        } else if scan.transfer.next().is_some() {
+            self.gpu.vsync.scan = Some(scan);
+        } else {
+            self.tell_flush(dma, scan.scanout);
+            self.told(dma, scan.context, code::OK_NODATA);
+        }
     }
 
     /// Begin with the next scanout, of a vsync that is due or under way.

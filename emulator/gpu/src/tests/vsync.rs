@@ -4,6 +4,8 @@ use super::{
     BACKING, Guest, attach, blob, create, create_blob, detach, flush, pixel, set_scanout,
     set_scanout_blob, transfer, unref,
 };
+use crate::frame::Frame;
+use crate::spec::format::FORMATS;
 use crate::spec::{F_RESOURCE_BLOB, command as code};
 use crate::{GpuConfig, Stepped, VSYNC_PERIOD};
 use iommu::testing::{READ_WRITE, global};
@@ -426,4 +428,35 @@ fn restored_at_any_step_of_a_vsync_the_journal_goes_on_the_same() {
             assert_eq!(guest.os.scenario.journal().bytes(), whole);
         }
     }
+}
+
+#[test]
+fn whole_pixels_are_converted_as_their_single_bytes_are() {
+    let bytes: Vec<u8> = (0..64).map(|n| n * 3 + 1).collect();
+    for format in FORMATS {
+        let (mut whole, mut single) = (Frame::black(4, 4), Frame::black(4, 4));
+        let filled = whole.fill(0, 64, format, |to| {
+            to.copy_from_slice(&bytes);
+            Ok::<(), ()>(())
+        });
+        single.put(0, &bytes, format);
+        assert_eq!(filled, Some(Ok(())));
+        assert_eq!(whole, single, "{}", format.name);
+    }
+}
+
+#[test]
+fn what_is_no_whole_pixels_or_cannot_be_read_leaves_the_frame() {
+    let mut frame = Frame::black(4, 4);
+    let before = frame.clone();
+    let format = &FORMATS[4];
+    let all = |to: &mut [u8]| -> Result<(), ()> {
+        to.fill(7);
+        Ok(())
+    };
+    for (at, length) in [(2, 8), (4, 7), (60, 8), (u64::MAX, 4)] {
+        assert_eq!(frame.fill(at, length, format, all), None);
+    }
+    assert_eq!(frame.fill(0, 8, format, |_| Err(())), Some(Err(())));
+    assert_eq!(frame, before);
 }
