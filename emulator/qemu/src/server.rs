@@ -92,6 +92,8 @@ struct Line {
     peer: Option<i32>,
     /// Did the client say which version it speaks?
     agreed: bool,
+    /// May there be something to read?
+    ready: bool,
 }
 
 impl Line {
@@ -103,6 +105,7 @@ impl Line {
             peer: connection.peer(),
             connection: Some(connection),
             agreed: false,
+            ready: true,
         })
     }
 
@@ -114,6 +117,7 @@ impl Line {
             peer: None,
             connection: None,
             agreed: false,
+            ready: true,
         })
     }
 
@@ -248,14 +252,15 @@ impl Server {
     fn run(&mut self, mut lines: Vec<Line>, stop: &AtomicBool) -> Result<Ended, ServeError> {
         while !stop.load(Ordering::Relaxed) {
             self.board.tick();
-            let mut busy = false;
+            let mut messages = 0;
             for line in &mut lines {
                 line.welcome()?;
-                busy |= self.listen_to(line)?;
+                messages = self.listen_to(line)?.max(messages);
             }
             self.follow_orders();
-            let mut steps = 0;
-            while steps < STEPS && self.board.step() {
+            let (mut steps, mut done) = (0, false);
+            while !done && steps < STEPS && !self.board.owes_interrupt() {
+                done = !self.board.step();
                 steps += 1;
             }
             self.board.remap();
@@ -268,37 +273,57 @@ impl Server {
                     connection.send(&message)?;
                 }
             }
-            if !busy && steps == 0 {
+            let limit = if messages == MESSAGES || !done {
+                Duration::ZERO
+            } else {
                 let due = self.board.idle_for().map(Duration::from_nanos);
-                let limit = due.map_or(LOOK, |due| due.min(LOOK));
-                let files = lines.iter().filter_map(Line::fd);
-                let files: Vec<_> = files
-                    .chain([self.wake.as_fd()])
-                    .chain(self.board.watched())
-                    .collect();
-                wait(&files, Some(limit))?;
-                // Whatever it was, the next round sees it.
-                let _ = rustix::io::read(&*self.wake, &mut [0u8; 8]);
-            }
+                due.map_or(LOOK, |due| due.min(LOOK))
+            };
+            self.await_something(&mut lines, limit)?;
         }
         Ok(Ended::Stopped)
     }
 
-    /// Do what a client asks; false if it asks nothing.
-    fn listen_to(&mut self, line: &mut Line) -> Result<bool, ServeError> {
+    /// Wait until a client or another thread has something for us, or the
+    /// time is over.
+    fn await_something(&self, lines: &mut [Line], limit: Duration) -> Result<(), ServeError> {
+        // A line without a file says nothing: its flag stays.
+        let files = lines.iter().filter_map(Line::fd);
+        let files: Vec<_> = [self.wake.as_fd()]
+            .into_iter()
+            .chain(files)
+            .chain(self.board.watched())
+            .collect();
+        let ready = wait(&files, Some(limit))?;
+        drop(files);
+        let mut ready = ready.into_iter();
+        if ready.next() == Some(true) {
+            // The orders are seen in the next round.
+            let _ = rustix::io::read(&*self.wake, &mut [0u8; 8]);
+        }
+        let with_file = lines.iter_mut().filter(|line| line.fd().is_some());
+        for (line, ready) in with_file.zip(ready) {
+            line.ready = ready;
+        }
+        Ok(())
+    }
+
+    /// Do what a client asks, but no more than [`MESSAGES`]; how many that
+    /// were.
+    fn listen_to(&mut self, line: &mut Line) -> Result<usize, ServeError> {
         let Some(connection) = &mut line.connection else {
-            return Ok(false);
+            return Ok(0);
         };
-        let mut busy = false;
-        for _ in 0..MESSAGES {
-            let Some(message) = connection.receive()? else {
+        let mut messages = 0;
+        while messages < MESSAGES {
+            let Some(message) = connection.receive(&mut line.ready)? else {
                 break;
             };
-            busy = true;
+            messages += 1;
             let to = (line.slot, line.peer);
             self.take(connection, &mut line.agreed, message, to)?;
         }
-        Ok(busy)
+        Ok(messages)
     }
 
     /// One message of the client's.
@@ -450,15 +475,17 @@ fn try_accept(listener: &UnixListener) -> Result<Option<UnixStream>, ServeError>
     }
 }
 
-/// Wait until one of them can be read, or the time is over.
-fn wait(files: &[BorrowedFd<'_>], limit: Option<Duration>) -> Result<(), ServeError> {
+/// Wait until one of them can be read, or the time is over. Which can.
+fn wait(files: &[BorrowedFd<'_>], limit: Option<Duration>) -> Result<Vec<bool>, ServeError> {
     let mut polled: Vec<PollFd<'_>> = files
         .iter()
         .map(|file| PollFd::from_borrowed_fd(*file, PollFlags::IN))
         .collect();
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     match poll(&mut polled, limit.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        // Also an end or an error: reading says which.
+        Ok(_) => Ok(polled.iter().map(|p| !p.revents().is_empty()).collect()),
+        Err(rustix::io::Errno::INTR) => Ok(vec![false; files.len()]),
         Err(error) => Err(ServeError::Socket(error.into())),
     }
 }

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, Shutdown,
 };
+use std::collections::VecDeque;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,6 +17,9 @@ use std::time::Duration;
 /// A peer that takes nothing for this long is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Most bytes read at once: many messages that map a page.
+const ROOM: usize = 16 << 10;
+
 /// A whole message.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -24,14 +28,22 @@ pub(crate) struct Message {
     pub files: Vec<OwnedFd>,
 }
 
-/// A connection, and the part of a message that has come so far. It never
-/// waits for the rest: a peer that sends half a message keeps nobody from
+/// A connection, and what came of it and is not taken yet. It never waits for
+/// the rest of a message: a peer that sends half of one keeps nobody from
 /// working.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: UnixStream,
+    /// What was read and not yet taken: it begins with a message.
     received: Vec<u8>,
-    files: Vec<OwnedFd>,
+    /// How much of it was taken.
+    taken: usize,
+    /// Files, each with the end in `received` of the bytes that it came with:
+    /// it belongs to the message that holds the last of them. The kernel ends
+    /// a read where files came, and clients send a message in one piece.
+    files: VecDeque<(usize, OwnedFd)>,
+    /// What is read at once goes here first.
+    room: Box<[u8; ROOM]>,
 }
 
 impl Connection {
@@ -42,7 +54,9 @@ impl Connection {
         Ok(Self {
             stream,
             received: Vec::new(),
-            files: Vec::new(),
+            taken: 0,
+            files: VecDeque::new(),
+            room: Box::new([0; ROOM]),
         })
     }
 
@@ -56,69 +70,90 @@ impl Connection {
         Some(credentials.pid.as_raw_nonzero().get())
     }
 
-    /// The next message, if all of it is here.
+    /// The next message, if all of it is here. `ready`: may there be
+    /// something to read? It is so no longer once all was read.
     ///
     /// # Errors
     /// [`ServeError::Closed`], and what means that the stream cannot be
     /// understood any more.
-    pub fn receive(&mut self) -> Result<Option<Message>, ServeError> {
+    pub fn receive(&mut self, ready: &mut bool) -> Result<Option<Message>, ServeError> {
         loop {
-            let size = match self.received.first_chunk::<{ spec::HEADER }>() {
-                None => spec::HEADER,
-                Some(bytes) => {
-                    let header = Header::parse(bytes);
-                    let size = checked_size(header)?;
-                    if size == self.received.len() {
-                        let body = self.received.split_off(spec::HEADER);
-                        self.received.clear();
-                        let files = std::mem::take(&mut self.files);
-                        return Ok(Some(Message {
-                            header,
-                            body,
-                            files,
-                        }));
-                    }
-                    size
-                }
-            };
-            // Never past the end of this message: files belong to the message
-            // with whose bytes they come.
-            if !self.fill(size - self.received.len())? {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            self.received.drain(..self.taken);
+            for (end, _) in &mut self.files {
+                *end = end.saturating_sub(self.taken);
+            }
+            self.taken = 0;
+            if !*ready {
                 return Ok(None);
             }
+            // What comes meanwhile, the next poll tells.
+            *ready = self.fill()? == ROOM;
         }
     }
 
-    /// Read up to `missing` bytes; false if there are none now.
-    fn fill(&mut self, missing: usize) -> Result<bool, ServeError> {
-        // Room grows with what comes, not with what a header promises.
-        let mut bytes = [0; 16 << 10];
-        let length = missing.min(bytes.len());
-        let room = bytes.get_mut(..length).unwrap_or_default();
+    /// The next message of what was read, if it is there.
+    fn take(&mut self) -> Result<Option<Message>, ServeError> {
+        let rest = self.received.get(self.taken..).unwrap_or_default();
+        let Some(head) = rest.first_chunk::<{ spec::HEADER }>() else {
+            return Ok(None);
+        };
+        let header = Header::parse(head);
+        let size = checked_size(header)?;
+        let Some(body) = rest.get(spec::HEADER..size) else {
+            return Ok(None);
+        };
+        let body = body.to_vec();
+        self.taken += size;
+        let mut files = Vec::new();
+        while self
+            .files
+            .front()
+            .is_some_and(|(end, _)| *end <= self.taken)
+        {
+            files.extend(self.files.pop_front().map(|(_, file)| file));
+        }
+        if files.len() > spec::MAX_FDS {
+            return Err(ServeError::TooManyFiles);
+        }
+        Ok(Some(Message {
+            header,
+            body,
+            files,
+        }))
+    }
+
+    /// Read what there is, within limits: how many bytes, 0 if there is nothing
+    /// now.
+    fn fill(&mut self) -> Result<usize, ServeError> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(spec::MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let mut slices = [IoSliceMut::new(room)];
+        let mut slices = [IoSliceMut::new(self.room.as_mut_slice())];
         let got = match rustix::net::recvmsg(&self.stream, &mut slices, &mut control, flags) {
             Ok(got) => got,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(0),
             Err(Errno::CONNRESET) => return Err(self.closed()),
             Err(error) => return Err(ServeError::Socket(error.into())),
         };
+        // What is kept is less than a message, so this is bounded.
+        let bytes = self.room.get(..got.bytes).unwrap_or_default();
+        self.received.extend_from_slice(bytes);
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(files) = message {
-                self.files.extend(files);
+                let end = self.received.len();
+                self.files.extend(files.map(|file| (end, file)));
             }
         }
-        if got.flags.contains(ReturnFlags::CTRUNC) || self.files.len() > spec::MAX_FDS {
+        if got.flags.contains(ReturnFlags::CTRUNC) || self.files.len() > 2 * spec::MAX_FDS {
             return Err(ServeError::TooManyFiles);
         }
         if got.bytes == 0 {
             return Err(self.closed());
         }
-        let bytes = bytes.get(..got.bytes).unwrap_or_default();
-        self.received.extend_from_slice(bytes);
-        Ok(true)
+        Ok(got.bytes)
     }
 
     fn closed(&self) -> ServeError {

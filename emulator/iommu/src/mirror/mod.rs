@@ -188,6 +188,12 @@ impl Mirror {
         std::mem::take(&mut *self.bus.messages.borrow_mut())
     }
 
+    /// Did the device send any?
+    #[must_use]
+    pub fn has_messages(&self) -> bool {
+        !self.bus.messages.borrow().is_empty()
+    }
+
     /// Accesses that this domain refused since the last call, oldest first;
     /// of very many only the first. Whoever has a real remapping unit beside
     /// this mirror can let it refuse them too, so that the guest hears of it.

@@ -146,6 +146,12 @@ impl VirtioIommu {
         std::mem::take(&mut *self.bus.messages.borrow_mut())
     }
 
+    /// Did they send any?
+    #[must_use]
+    pub fn has_messages(&self) -> bool {
+        !self.bus.messages.borrow().is_empty()
+    }
+
     /// What an endpoint may reach, ascending by address. In bypass mode that
     /// is all of RAM.
     #[must_use]

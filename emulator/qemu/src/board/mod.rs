@@ -260,9 +260,13 @@ impl Board {
         if self.rogue.stalled || !self.gpu.has_work_at(self.scenario.now()) {
             return false;
         }
+        // Only a command can take something away.
+        let command = self.gpu.has_command();
         let (gpu, dma) = self.device();
         let progress = gpu.step_landing(dma) == Stepped::Progress;
-        self.rogue.see(&self.gpu);
+        if command {
+            self.rogue.see(&self.gpu);
+        }
         progress
     }
 
@@ -300,6 +304,16 @@ impl Board {
     /// Everything so far is in the journal before the guest sees it.
     pub fn flush(&self) -> Result<(), ServeError> {
         Ok(self.scenario.journal().flush()?)
+    }
+
+    /// Does the GPU want to interrupt the guest, with no command left to do
+    /// before? A vsync can wait for that.
+    pub fn owes_interrupt(&self) -> bool {
+        let owes = match &self.translation {
+            Translation::Client(mirror) => mirror.has_messages(),
+            Translation::Ours(ours) => ours.unit.has_messages(),
+        };
+        owes && !self.gpu.has_command()
     }
 
     /// Interrupt the guest, if a device wants to.
@@ -457,8 +471,10 @@ fn on_port(
 
 /// Pass a function's messages on, and the level of its INTx#.
 fn send(interrupts: &mut Interrupts, messages: &[Message], function: &Function) {
-    for message in messages {
-        if message.device.is_some() && message.address == u64::from(MESSAGE_ADDRESS) {
+    for (at, message) in messages.iter().enumerate() {
+        // A file that is signalled twice tells no more than once.
+        let first = !messages.get(..at).unwrap_or_default().contains(message);
+        if first && message.device.is_some() && message.address == u64::from(MESSAGE_ADDRESS) {
             interrupts.message(message.data);
         }
     }

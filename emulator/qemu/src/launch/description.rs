@@ -97,6 +97,10 @@ pub struct Machine {
     pub cpus: u32,
     /// CPU model; QEMU's default if empty.
     pub cpu: String,
+    /// Keep QEMU and the device on one CPU of the host? Unless it is said:
+    /// where their threads take turns anyway ([`Description::takes_turns`]),
+    /// because they hand over faster there.
+    pub one_cpu: Option<bool>,
     /// How the guest's code runs.
     pub accelerator: Accelerator,
     /// What starts it.
@@ -113,6 +117,7 @@ impl Default for Machine {
             memory: 512,
             cpus: 1,
             cpu: String::new(),
+            one_cpu: None,
             accelerator: Accelerator::Auto,
             firmware: Firmware::Bios,
             tpm: false,
@@ -162,6 +167,15 @@ pub struct Boot {
 }
 
 impl Description {
+    /// Does one thread wait for the other nearly always? So it is without KVM,
+    /// with one virtual CPU, behind a remapping unit of QEMU's: that CPU waits
+    /// for the answer to each mapping, which QEMU has a thread of its own for.
+    #[must_use]
+    pub fn takes_turns(&self, kvm: bool) -> bool {
+        let told = matches!(self.iommu, Iommu::Intel | Iommu::Virtio);
+        told && !kvm && self.machine.cpus == 1
+    }
+
     /// Read a description.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! QEMU's process, and those it needs.
 
 use super::{Firmware, LaunchError, Plan};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,11 @@ impl Process {
             Some(program) => Some(start_tpm(program, plan)?),
             None => None,
         };
+        let machine = &plan.description.machine;
+        let takes_turns = plan.description.takes_turns(plan.kvm);
+        if machine.one_cpu.unwrap_or(takes_turns) {
+            stay();
+        }
         let line = plan.command();
         let (program, arguments) = line
             .split_first()
@@ -104,6 +110,20 @@ impl Drop for Process {
         for socket in &self.sockets {
             let _ = fs::remove_file(socket);
         }
+    }
+}
+
+/// Keep this thread, which will serve, and what it starts on the CPU where it
+/// is: to wake a thread there is a switch, on another CPU an interrupt, which
+/// in a virtual machine costs ten times as much.
+fn stay() {
+    let (here, mut only) = (sched_getcpu(), CpuSet::new());
+    if here >= CpuSet::MAX_CPU {
+        return;
+    }
+    only.set(here);
+    if let Err(error) = sched_setaffinity(None, &only) {
+        log::debug!("QEMU and its device cannot be kept on one CPU: {error}");
     }
 }
 

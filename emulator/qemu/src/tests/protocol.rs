@@ -67,6 +67,41 @@ fn a_write_that_wants_no_reply_gets_none() {
 }
 
 #[test]
+fn messages_that_come_together_are_all_answered_in_order() {
+    let peer = Peer::agreed();
+    // More than one look at the socket takes.
+    let reset = |id| message::command(id, spec::DEVICE_RESET, &[]);
+    let together: Vec<u8> = (0..200).flat_map(reset).collect();
+    peer.raw(&together, &[]);
+    for id in 0..200 {
+        assert_eq!(peer.receive().0.id, id);
+    }
+}
+
+#[test]
+fn a_file_belongs_to_the_message_that_it_came_with_and_to_no_other() {
+    let peer = Peer::agreed();
+    let file = memory(1);
+    let with_file = |id, iova| message::command(id, spec::DMA_MAP, &map(RW, 0, iova, PAGE));
+    let reset = |id| message::command(id, spec::DEVICE_RESET, &[]);
+    for round in 0..50u16 {
+        let id = 4 * round;
+        let iova = 0x10000 + u64::from(round) * PAGE;
+        peer.raw(&[reset(id), reset(id + 1)].concat(), &[]);
+        peer.raw(&with_file(id + 2, iova), &[file.as_fd()]);
+        peer.raw(&reset(id + 3), &[]);
+    }
+    // A file with a reset would be refused.
+    for id in 0..200 {
+        let (header, _) = peer.receive();
+        assert_eq!((header.id, header.failure()), (id, None));
+    }
+    let mapped = peer.handle.mappings().unwrap();
+    assert!(mapped.iter().all(|mapping| mapping.target == Some(Gpa(0))));
+    assert_eq!(mapped.len(), 50);
+}
+
+#[test]
 fn a_reset_brings_the_device_back_to_its_start() {
     let mut peer = Peer::agreed();
     peer.write_bar(0x14, &[1]);
