@@ -5,6 +5,8 @@
 //! Nothing here is anybody else's: the images and PDBs are the guest
 //! driver's own, if it was built.
 
+mod clients;
+
 use iommu::testing::{Os, READ_WRITE, contexts, global, pages};
 use journal::event::{
     Allocation, AllocationId, AllocationKind, Begin, BugCheck, Certainty, ContextId, End, Event,
@@ -52,10 +54,22 @@ fn main() -> io::Result<()> {
     put("replay", "run", &[&[0x40], &bare[..]].concat())?;
     put("journal", "run", &[&[0xff; 5], &bare[..]].concat())?;
 
+    put("vfio-user", "client", &clients::client())?;
+    put("vfio-user", "remapper", &clients::remapper())?;
+    put("virtio-iommu", "driver", &clients::requests())?;
+
     // One of each step of the interpreters, and a long row of a few.
     for (name, step) in [("steps", 1u32), ("strides", 37), ("backwards", 255)] {
         let bytes: Vec<u8> = (0..1024u32).map(|n| (n * step + n / 256) as u8).collect();
-        for target in ["iommu", "gpu", "mdl", "windows", "unwind"] {
+        for target in [
+            "iommu",
+            "gpu",
+            "mdl",
+            "windows",
+            "unwind",
+            "vfio-user",
+            "virtio-iommu",
+        ] {
             put(target, name, &bytes)?;
         }
     }
