@@ -55,10 +55,21 @@ impl Guest {
 
     /// The same, of a description that lies anywhere.
     pub fn of(description: &Path) -> Self {
+        Self::until(description, "guest: ready")
+    }
+
+    /// Boot whatever a description has, until it says `text`.
+    pub fn until(description: &Path, text: &str) -> Self {
+        Self::with(description, &[], text)
+    }
+
+    /// The same with further arguments of `dmasan qemu`.
+    pub fn with(description: &Path, arguments: &[&str], text: &str) -> Self {
         let out = tempfile::tempdir().unwrap();
         let child = dmasan()
             .args(["qemu", "--seconds", "600", "--out"])
             .arg(out.path())
+            .args(arguments)
             .arg(description)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -69,7 +80,7 @@ impl Guest {
             dmasan: Some(child),
             serial: None,
         };
-        guest.said("guest: ready", BOOT);
+        guest.said(text, BOOT);
         let serial = UnixStream::connect(guest.out.path().join("serial.sock")).unwrap();
         // Whoever connects must read, or the guest's writes wait for it.
         let mut drain = serial.try_clone().unwrap();

@@ -2,10 +2,10 @@
 
 use crate::error::CliError;
 use crate::gate::Ready;
-use crate::{args::Gate, files, show};
+use crate::{args::Gate, faults, files, show};
 use ::qemu::audit::Place;
-use ::qemu::launch::{Description, Plan, Process};
-use ::qemu::{Ended, Handle, ServeError, Server, control};
+use ::qemu::launch::{Description, Iommu, Plan, Process};
+use ::qemu::{Ended, Handle, ServeConfig, ServeError, Server, control};
 use clap::Args;
 use journal::Journal;
 use std::fs::File;
@@ -29,6 +29,11 @@ pub struct Qemu {
     /// Check what the machine needs, print QEMU's command line, start nothing
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Inject the faults of a scenario file, and judge the findings by its
+    /// [verify] (docs/faults.md)
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
 
     /// The QEMU to use (default: $DMASAN_QEMU, that of scripts/get-qemu, the
     /// system's)
@@ -100,6 +105,7 @@ pub fn qemu(arguments: &Qemu) -> Result<u8, CliError> {
     let description = Description::read(&arguments.config).map_err(CliError::Launch)?;
     let plan = Plan::new(description, &arguments.out, arguments.qemu.as_deref())
         .map_err(CliError::Launch)?;
+    let scenario = Scenario::read(arguments.scenario.as_deref(), &plan)?;
     if arguments.dry_run {
         println!("{}", plan.shell_line());
         return Ok(0);
@@ -107,6 +113,7 @@ pub fn qemu(arguments: &Qemu) -> Result<u8, CliError> {
     files::folder(&arguments.out)?;
     // First: what lies there may be a running machine's.
     let sockets = Sockets::new(&plan)?;
+    let kept = Scenario::keep(scenario.as_ref(), &arguments.out)?;
     let journal_path = arguments.out.join("journal");
     let file = File::create(&journal_path).map_err(|error| CliError::Write {
         path: journal_path.clone(),
@@ -121,15 +128,22 @@ pub fn qemu(arguments: &Qemu) -> Result<u8, CliError> {
     }) {
         log::warn!("Ctrl-C will end the run without a report: {error}");
     }
-    let mut server =
-        Server::new(&plan.serve_config(), Journal::to_file(file)).map_err(CliError::Serve)?;
+    let config = ServeConfig {
+        plan: scenario.as_ref().map(|scenario| scenario.plan.clone()),
+        ..plan.serve_config()
+    };
+    let mut server = Server::new(&config, Journal::to_file(file)).map_err(CliError::Serve)?;
     let served = run(&plan, &sockets, &mut server, arguments.seconds, &stop);
     if let Some(frame) = server.frame(0) {
         let png = frame.png().map_err(|e| CliError::Report(e.to_string()))?;
         files::write(&arguments.out.join(PICTURE), &png)?;
     }
     let (records, tail) = show::read(&journal_path)?;
-    let mut shown = show::judge(&records, tail, &arguments.out, &arguments.config, None);
+    let machine = &arguments.config;
+    let mut shown = show::judge(&records, tail, &arguments.out, machine, kept.as_deref());
+    if let Some(scenario) = &scenario {
+        let _ = (&scenario.plan, &mut shown); // ASK
+    }
     ready.judge(&mut shown);
     files::write(&arguments.out.join("report.txt"), shown.plain().as_bytes())?;
     files::write(&arguments.out.join("report.json"), shown.json().as_bytes())?;
@@ -142,6 +156,49 @@ pub fn qemu(arguments: &Qemu) -> Result<u8, CliError> {
     } else {
         u8::from(!shown.passes())
     })
+}
+
+/// A scenario, and its text.
+struct Scenario {
+    plan: scenario::Plan,
+    text: String,
+}
+
+impl Scenario {
+    /// Read one, and see whether it can be a guest's.
+    fn read(path: Option<&Path>, machine: &Plan) -> Result<Option<Self>, CliError> {
+        let Some(path) = path else {
+            return Ok(None);
+        };
+        let bytes = files::read(path, crate::run::MAX_SCENARIO)?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let ours = machine.description().iommu == Iommu::OurVirtio;
+        let plan = scenario::Plan::parse(&text).and_then(|plan| {
+            faults::check(&plan)?;
+            ::qemu::check_plan(&plan, ours)?;
+            Ok(plan)
+        });
+        let plan = plan.map_err(|error| CliError::Scenario {
+            path: path.to_owned(),
+            error,
+        })?;
+        Ok(Some(Self { plan, text }))
+    }
+
+    /// Keep it beside the journal; where.
+    fn keep(scenario: Option<&Self>, out: &Path) -> Result<Option<PathBuf>, CliError> {
+        let path = out.join(files::SCENARIO);
+        match scenario {
+            Some(scenario) => {
+                files::write(&path, scenario.text.as_bytes())?;
+                Ok(Some(path))
+            }
+            None => {
+                files::forget(&path)?;
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// From the start of QEMU to its end.

@@ -7,8 +7,13 @@ use std::path::Path;
 /// scenario file where they are now.
 pub fn line(begin: &Begin, driver: &Path, scenario: Option<&Path>) -> String {
     if begin.domain == "guest" {
-        // A whole guest does what it does; its machine is all there is to say.
-        return format!("dmasan qemu {}", quoted(&driver.to_string_lossy()));
+        // A whole guest does what it does; its machine is all there is to say,
+        // and what is injected into it.
+        let mut line = format!("dmasan qemu {}", quoted(&driver.to_string_lossy()));
+        if let Some(path) = scenario {
+            line += &format!(" --scenario {}", quoted(&path.to_string_lossy()));
+        }
+        return line;
     }
     let mut words = vec![
         "dmasan run".to_owned(),
@@ -60,8 +65,15 @@ mod tests {
             domain: "guest".to_owned(),
             ..Begin::default()
         };
-        let line = line(&begin, Path::new("qemu-configs/a.toml"), None);
-        assert_eq!(line, "dmasan qemu qemu-configs/a.toml");
+        let machine = Path::new("qemu-configs/a.toml");
+        assert_eq!(
+            line(&begin, machine, None),
+            "dmasan qemu qemu-configs/a.toml"
+        );
+        assert_eq!(
+            line(&begin, machine, Some(Path::new("b.toml"))),
+            "dmasan qemu qemu-configs/a.toml --scenario b.toml"
+        );
     }
 
     #[test]

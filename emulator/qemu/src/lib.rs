@@ -36,6 +36,7 @@ mod spec;
 mod tests;
 mod wire;
 
+pub use board::check_plan;
 pub use error::ServeError;
 pub use handle::{Handle, HandleError};
 pub use server::{Ended, ServeConfig, Server};

@@ -11,6 +11,7 @@ use journal::Journal;
 use journal::event::End;
 use memory::RequesterId;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use scenario::Plan;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -46,6 +47,8 @@ pub struct ServeConfig {
     pub memory: u64,
     /// Of so much RAM, how much lies below 4 GiB.
     pub below_4g: fn(u64) -> u64,
+    /// The scenario whose faults are injected: [`crate::check_plan`].
+    pub plan: Option<Plan>,
 }
 
 impl Default for ServeConfig {
@@ -60,6 +63,7 @@ impl Default for ServeConfig {
             blobs: true,
             memory: 0,
             below_4g: board::q35_below_4g,
+            plan: None,
         }
     }
 }

@@ -125,6 +125,12 @@ pub enum PlanError {
     /// Something that cannot be verified.
     #[error("verify: {0}")]
     Verify(String),
+    /// More than a guest under QEMU can be told.
+    #[error(
+        "a guest decides itself what it does and when: of a scenario it has name, seed, [[fault]] \
+         and [verify]; leave the rest out"
+    )]
+    Guest,
     /// A display that cannot be.
     #[error(
         "display {at} is {width} x {height}: give at most {MAX_FRAME_SIDE} x {MAX_FRAME_SIDE} \

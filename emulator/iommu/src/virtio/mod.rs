@@ -6,6 +6,7 @@
 //! requested is what an endpoint may reach, at once and exactly. Accesses in
 //! flight land before the request that takes their mapping away is answered.
 
+mod injected;
 mod remapper;
 mod request;
 mod space;

@@ -1,6 +1,7 @@
 //! The part that translates: endpoints, domains, faults, and what each
 //! request does to them.
 
+use super::injected::{self, Stale};
 use super::request::Request;
 use super::space::{Range, Space};
 use super::{DOMAIN_LAST, INPUT_LAST, PROPERTIES};
@@ -44,6 +45,8 @@ pub(crate) struct Remapper {
     maps: u32,
     waiting: VecDeque<[u8; fault::SIZE]>,
     faults: u64,
+    /// What a scenario keeps in reach behind the driver's back.
+    pub(super) stale: Vec<Stale>,
 }
 
 impl Remapper {
@@ -55,6 +58,7 @@ impl Remapper {
             maps: 0,
             waiting: VecDeque::new(),
             faults: 0,
+            stale: Vec::new(),
         }
     }
 
@@ -83,6 +87,7 @@ impl Remapper {
         for device in attached {
             self.leave(env, device);
         }
+        self.forget_all();
         self.waiting.clear();
     }
 
@@ -140,6 +145,10 @@ impl Remapper {
         features: u64,
         request: Request,
     ) -> Done {
+        self.catch_up(env.scenario.now());
+        if let Some(status) = injected::refused(env, &request) {
+            return Err(status);
+        }
         match request {
             Request::Attach {
                 domain,
@@ -282,8 +291,14 @@ impl Remapper {
             return Err(Status::Inval);
         }
         domain.space.may_remove(first, last)?;
-        land(env, bus);
-        let dropped = domain.space.remove(first, last) / PAGE_SIZE;
+        let how = injected::unmapping(env, first, last);
+        if how.lands {
+            land(env, bus);
+        }
+        let removed = domain.space.remove(first, last);
+        let pages = |&(first, range): &(u64, Range)| (range.last - first) / PAGE_SIZE + 1;
+        let dropped = removed.iter().map(pages).sum();
+        self.forget((number, first, last), removed, how);
         // In whole pages, as what is in the range was.
         let begin = first & !PAGE_MASK;
         let length = (last - begin).saturating_add(PAGE_SIZE) & !PAGE_MASK;
@@ -338,6 +353,12 @@ impl Remapper {
         if domain.bypass {
             return Some(through);
         }
+        if !self.stale.is_empty()
+            && let Some(Some(number)) = self.endpoints.get(&access.device)
+            && let Some(stale) = self.stale_hit(*number, access)
+        {
+            return Some(stale);
+        }
         let (range, gpa) = domain.space.find(access.iova.0)?;
         range.allows(access.write).then_some(Translation {
             gpa,
@@ -385,7 +406,10 @@ impl Remapper {
 
 impl Translate for Remapper {
     fn translate(&mut self, env: Env<'_>, access: Access) -> Result<Translation, Fault> {
-        if let Some(found) = self.hit(&access) {
+        self.catch_up(env.scenario.now());
+        if let Some(hit) = self.hit(&access)
+            && let Some(found) = injected::found(env, &access, hit)
+        {
             return Ok(found);
         }
         // The journal has the reasons of VT-d.
@@ -398,7 +422,7 @@ impl Translate for Remapper {
         } else {
             (FaultReason::ReadDenied, fault::MAPPING)
         };
-        let recorded = self.waiting.len() < MAX_FAULTS;
+        let recorded = self.waiting.len() < MAX_FAULTS && injected::records(env, &access);
         if recorded {
             self.waiting.push_back(fault_report(report, &access));
         }

@@ -67,14 +67,13 @@ impl Space {
         if splits { Err(Status::Range) } else { Ok(()) }
     }
 
-    /// Unmap what lies in `first..=last`, as [`Space::may_remove`] allowed; how
-    /// many bytes that was.
-    pub fn remove(&mut self, first: u64, last: u64) -> u64 {
-        let mut bytes = 0u64;
-        while let Some((&start, range)) = self.ranges.range(first..=last).next() {
-            bytes = bytes.saturating_add((range.last - start).saturating_add(1));
-            self.ranges.remove(&start);
+    /// Unmap what lies in `first..=last`, as [`Space::may_remove`] allowed;
+    /// what that was, ascending.
+    pub fn remove(&mut self, first: u64, last: u64) -> Vec<(u64, Range)> {
+        let mut removed = Vec::new();
+        while let Some((&start, _)) = self.ranges.range(first..=last).next() {
+            removed.extend(self.ranges.remove_entry(&start));
         }
-        bytes
+        removed
     }
 }

@@ -6,6 +6,7 @@
 //! programs, while the client tells us where guest memory lies and no more.
 
 mod claims;
+mod injected;
 mod look;
 mod port;
 mod ranges;
@@ -24,6 +25,8 @@ use crate::server::ServeConfig;
 use crate::spec::{guest, uapi};
 use claims::Claims;
 use gpu::{Frame, GpuConfig, Stepped, VirtioGpu};
+use injected::Delayed;
+pub use injected::check_plan;
 use iommu::{Dma, Env, Mapping, Message, Mirror, Request as Access, VirtioIommu};
 use journal::Journal;
 use journal::event::{Begin, End, Event};
@@ -32,7 +35,7 @@ use pci::{Function, VendorRegion};
 use port::{MESSAGE_ADDRESS, Port, msix};
 use remapper::Remapper;
 use rogue::Rogue;
-use scenario::{Plan, Scenario};
+use scenario::{Plan, Scenario, SiteKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -100,6 +103,8 @@ pub(crate) struct Board {
     rogue: Rogue,
     /// What the guest tells of its memory.
     claims: Claims,
+    /// What the scenario has put off.
+    delayed: Delayed,
     /// Who is told of each DMA_UNMAP.
     watcher: Option<Sender<Unmapped>>,
     started: Instant,
@@ -107,10 +112,14 @@ pub(crate) struct Board {
 
 impl Board {
     pub fn new(config: &ServeConfig, journal: Journal) -> Result<Self, ServeError> {
-        let scenario = Scenario::new(Plan::default(), journal);
+        let plan = config.plan.as_ref();
+        let name = plan.map(|plan| plan.name.clone()).unwrap_or_default();
+        let scenario = Scenario::new(plan.cloned().unwrap_or_default(), journal);
         scenario.journal().emit(Event::Begin(Begin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             driver: config.name.clone(),
+            scenario: name,
+            seed: scenario.plan().seed,
             domain: "guest".to_owned(),
             memory: config.memory,
             device: config.device,
@@ -154,6 +163,7 @@ impl Board {
             interrupts: Interrupts::new(0),
             rogue: Rogue::default(),
             claims: Claims::default(),
+            delayed: Delayed::default(),
             watcher: None,
             started: Instant::now(),
         };
@@ -251,8 +261,9 @@ impl Board {
         {
             return Some(0);
         }
-        let due = self.gpu.next_vsync().filter(|_| !self.rogue.stalled)?;
-        Some(due.saturating_sub(self.scenario.now()))
+        let vsync = self.gpu.next_vsync().filter(|_| !self.rogue.stalled);
+        let vsync = vsync.map(|due| due.saturating_sub(self.scenario.now()));
+        vsync.into_iter().chain(self.delayed_for()).min()
     }
 
     /// Let the device take a step; false if it has nothing to do.
@@ -262,12 +273,19 @@ impl Board {
         }
         // Only a command can take something away.
         let command = self.gpu.has_command();
+        // What a scenario delays lands in time, which is the host's.
+        let delays = self.scenario.has_faults(SiteKind::Access);
         let (gpu, dma) = self.device();
-        let progress = gpu.step_landing(dma) == Stepped::Progress;
+        let stepped = if delays {
+            gpu.step(dma)
+        } else {
+            gpu.step_landing(dma)
+        };
+        self.delayed.waiting = stepped == Stepped::Waiting;
         if command {
             self.rogue.see(&self.gpu);
         }
-        progress
+        stepped == Stepped::Progress
     }
 
     /// Let our remapping unit do the requests that wait for it, and report
@@ -327,6 +345,7 @@ impl Board {
                 ours.unit.take_messages()
             }
         };
+        let messages = self.spoiled(messages);
         send(&mut self.interrupts, &messages, self.gpu.function());
     }
 

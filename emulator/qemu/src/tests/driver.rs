@@ -108,3 +108,49 @@ fn intx_fires_again_when_its_file_says_that_it_was_seen() {
     rustix::io::write(&unmask, &1u64.to_ne_bytes()).unwrap();
     assert!(signalled(&file));
 }
+
+/// Connect vector 0, let the device take a ring that is not mapped, and hear
+/// whether it interrupts, under one fault.
+fn interrupts_under(fault: &str) -> (Peer, OwnedFd) {
+    let plan = scenario::Plan::parse(&format!("[[fault]]\nat = \"interrupt\"\n{fault}"));
+    let config = ServeConfig {
+        plan: Some(plan.unwrap()),
+        ..ServeConfig::default()
+    };
+    let mut peer = Peer::of(config, |server, stream, stop| server.serve(stream, stop));
+    peer.call(spec::VERSION, &version(0, 0, b"{}\0")).unwrap();
+    let file = event();
+    let connect = words(&[20, 4 | 32, 2, 0, 1]);
+    peer.call_with(spec::DEVICE_SET_IRQS, &connect, &[file.as_fd()])
+        .unwrap();
+    msix(&mut peer, true);
+    start(&mut peer, 0x9_0000);
+    ring(&peer);
+    // Once the client is asked, the device has come to its end.
+    assert_eq!(peer.receive().0.command, spec::DMA_READ);
+    assert_eq!(peer.read_bar(STATUS, 1) & 0x40, 0x40, "DEVICE_NEEDS_RESET");
+    (peer, file)
+}
+
+#[test]
+fn an_interrupt_that_the_scenario_loses_does_not_come() {
+    let (mut peer, file) = interrupts_under("do = \"lost\"");
+    // Two more rounds of the server.
+    peer.read_bar(STATUS, 1);
+    peer.read_bar(STATUS, 1);
+    assert_eq!(signals(&file), 0);
+    assert_eq!(injections(peer), 1);
+}
+
+#[test]
+fn a_late_interrupt_comes_of_its_own_accord() {
+    let (peer, file) = interrupts_under("do = \"late\"\nns = 20_000_000");
+    assert!(signalled(&file));
+    assert_eq!(injections(peer), 1);
+}
+
+/// How many faults were injected, by the journal.
+fn injections(peer: Peer) -> usize {
+    let injected = |event: &&Event| matches!(event, Event::Injected { .. });
+    peer.events().iter().filter(injected).count()
+}

@@ -3,6 +3,7 @@
 mod claims;
 mod driver;
 mod hostile;
+mod injected;
 mod launch;
 mod protocol;
 mod remapper;

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
+mod injected;
 mod model;
 mod requests;
 
