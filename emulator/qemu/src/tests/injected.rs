@@ -1,6 +1,5 @@
 //! Scenarios of guests.
 
-use super::*;
 use crate::check_plan;
 use scenario::{Plan, PlanError};
 
