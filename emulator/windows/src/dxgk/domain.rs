@@ -229,16 +229,17 @@ pub(crate) fn map(
     }
 }
 
-/// Take pages from the device: cleared, invalidated, drained when this
-/// returns.
+/// Take pages, which were mapped with `write` or without, from the device:
+/// cleared, invalidated, drained when this returns.
 pub(crate) fn unmap(
     windows: &mut Windows,
     p: &mut dyn Platform,
     frames: &[Pfn],
+    write: bool,
 ) -> Result<(), hal::HalError> {
     match windows.dxgk.domain {
         Some(domain) if !windows.dxgk.maps_all && !injected::keeps(p, frames) => {
-            windows.hal.unmap(p, domain, frames)
+            windows.hal.unmap(p, domain, frames, write)
         }
         _ => Ok(()),
     }

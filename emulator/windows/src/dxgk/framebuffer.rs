@@ -206,7 +206,7 @@ pub(super) fn release_pinned(
     p: &mut dyn Platform,
     pinned: &Pinned,
 ) -> Option<Outcome> {
-    if let Err(e) = domain::unmap(windows, p, &pinned.frames) {
+    if let Err(e) = domain::unmap(windows, p, &pinned.frames, true) {
         return Some(hal_stop("unmapping the frame buffer's section", &e));
     }
     if let Some(section) = &mut windows.dxgk.section {

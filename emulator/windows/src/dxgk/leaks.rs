@@ -70,7 +70,7 @@ impl Windows {
         }
         let frames: Vec<_> = each_frame(&outside).collect();
         if let Some(domain) = self.dxgk.domain
-            && let Err(error) = self.hal.unmap(p, domain, &frames)
+            && let Err(error) = self.hal.unmap(p, domain, &frames, true)
         {
             log::warn!("ranges reserved by the hardware stay mapped: {error}");
         }

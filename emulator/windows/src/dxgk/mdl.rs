@@ -149,7 +149,7 @@ pub(super) fn take(
     handle: u64,
     tracked: &Tracked,
 ) -> Option<Outcome> {
-    if let Err(e) = domain::unmap(windows, p, &tracked.frames) {
+    if let Err(e) = domain::unmap(windows, p, &tracked.frames, tracked.write) {
         return Some(hal_stop("unmapping an MDL", &e));
     }
     if let TrackedObject::Mapped(mdl) = tracked.object {

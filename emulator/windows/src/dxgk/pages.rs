@@ -223,7 +223,7 @@ pub(super) fn give_back(
     p: &mut dyn Platform,
     tracked: &Tracked,
 ) -> Option<Outcome> {
-    if let Err(e) = domain::unmap(windows, p, &tracked.frames) {
+    if let Err(e) = domain::unmap(windows, p, &tracked.frames, tracked.write) {
         return Some(hal_stop("unmapping freed pages", &e));
     }
     match (tracked.object, tracked.id) {

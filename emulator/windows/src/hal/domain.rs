@@ -44,11 +44,33 @@ pub(super) struct Domain {
 }
 
 /// A page can be mapped for several owners at once (two handles over one
-/// page): it stays until the last unmap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// page): its leaf allows what any of them may, and stays until the last
+/// unmap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Mapped {
-    count: u32,
-    write: bool,
+    /// Owners whose device only reads.
+    readers: u32,
+    /// Owners whose device writes too.
+    writers: u32,
+}
+
+impl Mapped {
+    const fn owners(&mut self, write: bool) -> &mut u32 {
+        if write {
+            &mut self.writers
+        } else {
+            &mut self.readers
+        }
+    }
+
+    /// The access bits of the leaf (VT-d 9.8).
+    const fn rights(self) -> u64 {
+        match (self.readers, self.writers) {
+            (0, 0) => 0,
+            (_, 0) => spec::ENTRY_READ,
+            _ => spec::ENTRY_READ | spec::ENTRY_WRITE,
+        }
+    }
 }
 
 /// The last table of level 1 that was found: neighbours share it.
@@ -184,7 +206,7 @@ impl State {
         for (done, &frame) in frames.iter().enumerate() {
             if let Err(error) = domain.map_page(platform, mm, id, &mut cursor, frame, write) {
                 let undone = frames.get(..done).unwrap_or_default();
-                self.unmap(platform, id, undone)?;
+                self.unmap(platform, id, undone, write)?;
                 return Err(error);
             }
         }
@@ -194,9 +216,11 @@ impl State {
         Ok(())
     }
 
-    /// Take `frames` from a domain's devices. When this returns, no access of
-    /// them reaches the pages, and none that began before is still on its
-    /// way. A page that was mapped more than once stays until the last unmap.
+    /// Take `frames`, which were mapped with `write` or without, from a
+    /// domain's devices. When this returns, no access of them reaches the
+    /// pages, and none that began before is still on its way. A page that was
+    /// mapped more than once stays until the last unmap, for what those that
+    /// remain may do.
     ///
     /// # Errors
     /// [`HalError::NotMapped`] with nothing changed; [`HalError`] of the
@@ -206,8 +230,9 @@ impl State {
         platform: &mut dyn Platform,
         id: DomainId,
         frames: &[Pfn],
+        write: bool,
     ) -> Result<(), HalError> {
-        self.unmap_with(platform, id, frames, Invalidation::COMPLETE)
+        self.unmap_with(platform, id, frames, write, Invalidation::COMPLETE)
     }
 
     /// As [`State::unmap`], with a choice of how hardware's caches are
@@ -220,24 +245,33 @@ impl State {
         platform: &mut dyn Platform,
         id: DomainId,
         frames: &[Pfn],
+        write: bool,
         how: Invalidation,
     ) -> Result<(), HalError> {
         let domain = self.domains.get_mut(&id).ok_or(HalError::NoDomain(id))?;
         if domain.kind == DomainKind::Passthrough {
             return Ok(());
         }
-        if let Some(page) = domain.first_unmapped(frames) {
+        if let Some(page) = domain.first_unmapped(frames, write) {
             return Err(HalError::NotMapped { domain: id, page });
         }
         let mut cursor = Cursor::default();
-        let mut cleared = Vec::new();
+        let mut shrunk = Vec::new();
+        let mut result = Ok(());
         for &frame in frames {
-            if domain.unmap_page(platform, id, &mut cursor, frame)? {
-                cleared.push(frame.0);
+            match domain.unmap_page(platform, id, &mut cursor, frame, write) {
+                Ok(true) => shrunk.push(frame.0),
+                Ok(false) => {}
+                // What was taken so far is gone from the caches all the same.
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
             }
         }
-        cleared.sort_unstable();
-        self.invalidate(platform, id, cleared, how)
+        shrunk.sort_unstable();
+        self.invalidate(platform, id, shrunk, how)?;
+        result
     }
 
     fn invalidate(
@@ -312,57 +346,68 @@ impl Domain {
         if frame.0 >= PAGES {
             return Err(HalError::BeyondWidth(frame.0));
         }
-        let old = self.pages.get(&frame.0).copied();
-        let new = Mapped {
-            count: old.map_or(1, |mapped| mapped.count.saturating_add(1)),
-            write: write || old.is_some_and(|mapped| mapped.write),
-        };
-        if old.is_none_or(|mapped| mapped.write != new.write) {
+        let old = self.pages.get(&frame.0).copied().unwrap_or_default();
+        let mut new = old;
+        let owners = new.owners(write);
+        *owners = owners.saturating_add(1);
+        if old.rights() != new.rights() {
             let table = self.leaf_table(platform, mm, id, cursor, frame)?;
-            let rights = spec::ENTRY_READ | if new.write { spec::ENTRY_WRITE } else { 0 };
-            write_leaf(platform, table, id, frame, frame.base().0 | rights)?;
+            write_leaf(platform, table, id, frame, frame.base().0 | new.rights())?;
         }
         self.pages.insert(frame.0, new);
         Ok(())
     }
 
-    /// Drop one owner; true if that was the last, and the leaf is clear now.
+    /// Drop one owner; true if the leaf allows less now, or nothing.
     fn unmap_page(
         &mut self,
         platform: &mut dyn Platform,
         id: DomainId,
         cursor: &mut Cursor,
         frame: Pfn,
+        write: bool,
     ) -> Result<bool, HalError> {
         let not_mapped = HalError::NotMapped {
             domain: id,
             page: frame.0,
         };
-        let Some(mapped) = self.pages.get_mut(&frame.0) else {
+        let old = self.pages.get(&frame.0).copied().unwrap_or_default();
+        let mut new = old;
+        let owners = new.owners(write);
+        let Some(left) = owners.checked_sub(1) else {
             return Err(not_mapped);
         };
-        if mapped.count > 1 {
-            mapped.count -= 1;
-            return Ok(false);
+        *owners = left;
+        let shrinks = old.rights() != new.rights();
+        if shrinks {
+            let Some(table) = self.find_leaf_table(platform, cursor, frame)? else {
+                return Err(not_mapped);
+            };
+            let value = match new.rights() {
+                0 => 0,
+                rights => frame.base().0 | rights,
+            };
+            write_leaf(platform, table, id, frame, value)?;
         }
-        let table = match self.find_leaf_table(platform, cursor, frame)? {
-            Some(table) => table,
-            None => return Err(not_mapped),
-        };
-        write_leaf(platform, table, id, frame, 0)?;
-        self.pages.remove(&frame.0);
-        Ok(true)
+        if new == Mapped::default() {
+            self.pages.remove(&frame.0);
+        } else {
+            self.pages.insert(frame.0, new);
+        }
+        Ok(shrinks)
     }
 
-    /// The first of `frames` that has fewer owners than times it is listed.
-    fn first_unmapped(&self, frames: &[Pfn]) -> Option<u64> {
+    /// The first of `frames` that has fewer owners of that kind than times it
+    /// is listed.
+    fn first_unmapped(&self, frames: &[Pfn], write: bool) -> Option<u64> {
         let mut pages: Vec<u64> = frames.iter().map(|frame| frame.0).collect();
         pages.sort_unstable();
         pages
             .chunk_by(|a, b| a == b)
             .find(|same| {
-                let owners = same.first().and_then(|page| self.pages.get(page));
-                owners.is_none_or(|mapped| u64::from(mapped.count) < same.len() as u64)
+                let mapped = same.first().and_then(|page| self.pages.get(page));
+                let owners = mapped.map_or(0, |&(mut mapped)| *mapped.owners(write));
+                u64::from(owners) < same.len() as u64
             })
             .and_then(|same| same.first().copied())
     }

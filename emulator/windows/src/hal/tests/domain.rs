@@ -66,7 +66,7 @@ fn an_unmapped_page_is_out_of_reach_although_it_was_cached() {
     hal.map_identity(&mut machine, &mut mm, domain, &[PAGE], true)
         .unwrap();
     assert!(machine.device_reads(PAGE));
-    hal.unmap(&mut machine, domain, &[PAGE]).unwrap();
+    hal.unmap(&mut machine, domain, &[PAGE], true).unwrap();
     assert!(!machine.device_reads(PAGE));
 }
 
@@ -80,7 +80,8 @@ fn an_iotlb_left_as_it_is_still_answers() {
         drain: true,
         skip: true,
     };
-    hal.unmap_with(&mut machine, domain, &[PAGE], how).unwrap();
+    hal.unmap_with(&mut machine, domain, &[PAGE], true, how)
+        .unwrap();
     assert!(machine.device_reads(PAGE), "the translation is cached");
 }
 
@@ -90,7 +91,7 @@ fn the_leaf_is_cleared_before_the_invalidation_and_that_before_the_return() {
     hal.map_identity(&mut machine, &mut mm, domain, &[PAGE], true)
         .unwrap();
     let before = machine.events().len();
-    hal.unmap(&mut machine, domain, &[PAGE]).unwrap();
+    hal.unmap(&mut machine, domain, &[PAGE], true).unwrap();
     let order: Vec<&str> = machine.events()[before..]
         .iter()
         .filter_map(|event| match event {
@@ -118,7 +119,7 @@ fn few_pages_are_invalidated_by_ranges_and_many_by_domain() {
     hal.map_identity(&mut machine, &mut mm, domain, &scattered, true)
         .unwrap();
     let before = dropped(&machine).len();
-    hal.unmap(&mut machine, domain, &scattered).unwrap();
+    hal.unmap(&mut machine, domain, &scattered, true).unwrap();
     assert_eq!(
         dropped(&machine)[before..],
         [(Scope::Domain(domain.0), true, true)]
@@ -127,7 +128,7 @@ fn few_pages_are_invalidated_by_ranges_and_many_by_domain() {
     let run: Vec<Pfn> = (128..192).map(Pfn).collect();
     hal.map_identity(&mut machine, &mut mm, domain, &run, true)
         .unwrap();
-    hal.unmap(&mut machine, domain, &run).unwrap();
+    hal.unmap(&mut machine, domain, &run, true).unwrap();
     let pages = Scope::Pages {
         domain: domain.0,
         iova: memory::Iova(128 * PAGE_SIZE),
@@ -142,7 +143,7 @@ fn the_queue_wraps() {
     for _ in 0..300 {
         hal.map_identity(&mut machine, &mut mm, domain, &[PAGE], true)
             .unwrap();
-        hal.unmap(&mut machine, domain, &[PAGE]).unwrap();
+        hal.unmap(&mut machine, domain, &[PAGE], true).unwrap();
     }
     assert!(!machine.device_reads(PAGE));
 }
@@ -154,9 +155,10 @@ fn a_page_with_two_owners_stays_until_the_last_goes() {
         .unwrap();
     hal.map_identity(&mut machine, &mut mm, domain, &[PAGE, OTHER], true)
         .unwrap();
-    hal.unmap(&mut machine, domain, &[PAGE, OTHER]).unwrap();
+    hal.unmap(&mut machine, domain, &[PAGE, OTHER], true)
+        .unwrap();
     assert!(machine.device_reads(PAGE) && !machine.device_reads(OTHER));
-    hal.unmap(&mut machine, domain, &[PAGE]).unwrap();
+    hal.unmap(&mut machine, domain, &[PAGE], true).unwrap();
     assert!(!machine.device_reads(PAGE));
 }
 
@@ -172,13 +174,70 @@ fn a_read_only_page_cannot_be_written() {
 }
 
 #[test]
+fn the_device_may_what_the_owners_that_remain_may() {
+    // Owners, by whether the device may write; who goes; may it still write?
+    let table: &[(&[bool], bool, bool)] = &[
+        (&[true, false], true, false),
+        (&[false, true], true, false),
+        (&[true, false], false, true),
+        (&[false, true], false, true),
+        (&[true, true], true, true),
+        (&[false, false], false, false),
+        (&[true, true, false], true, true),
+    ];
+    for &(owners, leaves, writes) in table {
+        let (mut hal, mut mm, mut machine, domain) = isolated();
+        for &write in owners {
+            hal.map_identity(&mut machine, &mut mm, domain, &[PAGE], write)
+                .unwrap();
+        }
+        // So that the rights are cached.
+        assert!(machine.device_reads(PAGE));
+        assert_eq!(machine.device_writes(PAGE), owners.contains(&true));
+        let before = dropped(&machine).len();
+        hal.unmap(&mut machine, domain, &[PAGE], leaves).unwrap();
+        assert!(machine.device_reads(PAGE), "{owners:?}");
+        assert_eq!(machine.device_writes(PAGE), writes, "{owners:?}");
+        let shrunk = usize::from(owners.contains(&true) && !writes);
+        assert_eq!(dropped(&machine).len() - before, shrunk, "{owners:?}");
+    }
+}
+
+#[test]
+fn an_owner_leaves_by_the_rights_that_it_came_by() {
+    let (mut hal, mut mm, mut machine, domain) = isolated();
+    hal.map_identity(&mut machine, &mut mm, domain, &[PAGE], false)
+        .unwrap();
+    let error = hal.unmap(&mut machine, domain, &[PAGE], true).unwrap_err();
+    assert!(matches!(error, HalError::NotMapped { page: 20, .. }));
+    assert!(machine.device_reads(PAGE) && !machine.device_writes(PAGE));
+}
+
+#[test]
+fn a_map_that_fails_leaves_the_rights_that_were_there() {
+    let (mut hal, mut mm, mut machine, domain) = isolated();
+    hal.map_identity(&mut machine, &mut mm, domain, &[PAGE], false)
+        .unwrap();
+    let beyond = [PAGE, Pfn(1 << 36)];
+    let error = hal.map_identity(&mut machine, &mut mm, domain, &beyond, true);
+    assert!(matches!(error, Err(HalError::BeyondWidth(_))));
+    assert!(machine.device_reads(PAGE) && !machine.device_writes(PAGE));
+    hal.unmap(&mut machine, domain, &[PAGE], false).unwrap();
+    assert!(!machine.device_reads(PAGE));
+}
+
+#[test]
 fn unmapping_what_is_not_mapped_changes_nothing() {
     let (mut hal, mut mm, mut machine, domain) = isolated();
     hal.map_identity(&mut machine, &mut mm, domain, &[PAGE], true)
         .unwrap();
-    let error = hal.unmap(&mut machine, domain, &[PAGE, OTHER]).unwrap_err();
+    let error = hal
+        .unmap(&mut machine, domain, &[PAGE, OTHER], true)
+        .unwrap_err();
     assert!(matches!(error, HalError::NotMapped { page: 21, .. }));
-    let error = hal.unmap(&mut machine, domain, &[PAGE, PAGE]).unwrap_err();
+    let error = hal
+        .unmap(&mut machine, domain, &[PAGE, PAGE], true)
+        .unwrap_err();
     assert!(matches!(error, HalError::NotMapped { page: 20, .. }));
     assert!(machine.device_reads(PAGE));
 }
@@ -275,7 +334,7 @@ fn an_access_in_flight_lands_before_the_unmap_returns() {
         }
     };
     machine.memory().write_u64(PAGE.base(), 0x1111).unwrap();
-    hal.unmap(&mut machine, domain, &[PAGE]).unwrap();
+    hal.unmap(&mut machine, domain, &[PAGE], true).unwrap();
     assert_eq!(machine.unit.in_flight(), 0);
     machine.memory().write_u64(PAGE.base(), 0x2222).unwrap();
     let dma = machine.unit.dma(machine.env(), DEVICE, true);
@@ -309,14 +368,16 @@ fn all_of_ram_is_mapped_by_the_largest_leaves_that_fit_and_for_good() {
     assert!(hal.is_mapped(domain, Pfn(700)) && !hal.is_mapped(domain, Pfn(510)));
     let error = hal.map_identity(&mut machine, &mut mm, domain, &[Pfn(700)], true);
     assert!(matches!(error, Err(HalError::Lasting { page: 700, .. })));
-    let error = hal.unmap(&mut machine, domain, &[Pfn(700)]);
+    let error = hal.unmap(&mut machine, domain, &[Pfn(700)], true);
     assert!(matches!(error, Err(HalError::NotMapped { .. })));
 }
 
 #[test]
 fn nothing_works_before_initialisation() {
     let (mut hal, mut machine) = (State::default(), TestMachine::new());
-    let error = hal.unmap(&mut machine, DomainId(1), &[PAGE]).unwrap_err();
+    let error = hal
+        .unmap(&mut machine, DomainId(1), &[PAGE], true)
+        .unwrap_err();
     assert!(matches!(error, HalError::NoDomain(_)));
     assert_eq!(hal.fault_interrupt(&mut machine), None);
 }
