@@ -1,7 +1,8 @@
 //! Which routine an import is, and the call of it.
 
-use crate::call::{Call, Outcome};
+use crate::call::{Call, Outcome, Stop};
 use crate::platform::Platform;
+use crate::rules::work as rule;
 use crate::{Windows, dxgk, executive, injected, layout, mm, status};
 use memory::{Gva, PAGE_SIZE};
 
@@ -121,15 +122,33 @@ impl Windows {
         let service = self.thunk_name(index).and_then(find);
         let outcome = match service {
             Some(Service::Executive(routine)) => routine(&mut self.executive, p, call),
-            Some(Service::Memory(routine)) => {
-                let irql = self.executive.irql();
-                routine(&mut self.mm, p, call, irql)
-            }
+            Some(Service::Memory(routine)) => match self.frees_queued_work(index, call) {
+                Some(stop) => Outcome::Stop(stop),
+                None => {
+                    let irql = self.executive.irql();
+                    routine(&mut self.mm, p, call, irql)
+                }
+            },
             Some(Service::Callback(routine)) => routine(self, p, call),
             // Only a forged jump into the thunk pages gets here.
             None => Outcome::Return(u64::from(status::NOT_IMPLEMENTED)),
         };
         self.explain(outcome)
+    }
+
+    /// The stop of a call that frees pool in which a work item is queued.
+    fn frees_queued_work(&self, index: u32, call: &Call) -> Option<Stop> {
+        let name = self.thunk_name(index)?;
+        if !matches!(name, "ExFreePool" | "ExFreePoolWithTag") {
+            return None;
+        }
+        let [address, ..] = call.registers;
+        let block = self.mm.pool_block(Gva(address))?;
+        let end = address.saturating_add(block.size);
+        let item = self.executive.queued_within(Gva(address), Gva(end))?;
+        let what = format!("{name} of {address:#x}, where the work item at {item} is queued");
+        let stop = rule::WORK_POOL.stop(&[item.0, address, end], what);
+        Some(stop.about(self.mm.subject_at(Gva(address))).or_return(0u64))
     }
 }
 

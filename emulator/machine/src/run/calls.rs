@@ -136,10 +136,12 @@ impl Machine {
             }
         }
         if self.thread().frames.is_empty() {
+            let half = self.windows.is_half(frame.name, value);
             let executive = &mut self.windows.executive;
             let current = executive.current_thread();
             let left = match executive.thread(current) {
                 Some(thread) if is_thread && thread.item.is_none() => executive.ends_with(current),
+                _ if half => None,
                 _ => executive.apcs_left(frame.name),
             };
             if let Some(stop) = left

@@ -193,6 +193,17 @@ fn try_unpin(
     if let Err(end) = begin(windows, p, call, NAME)? {
         return Ok(end);
     }
+    let section = windows.dxgk.section.as_ref();
+    let pinned = section.and_then(|section| section.pinned.as_ref());
+    if let Some(pinned) = pinned {
+        let subject = Subject {
+            allocation: Some(pinned.id),
+            address: pinned.mdl.0,
+        };
+        if let Some(stop) = windows.locked(NAME, subject, &pinned.frames) {
+            return Ok(stop);
+        }
+    }
     let pinned = windows.dxgk.section.as_mut().and_then(|s| s.pinned.take());
     let Some(pinned) = pinned else {
         return Ok(rule::SAVE_RELEASE.refuse_and_report(p, Subject::default(), NAME));

@@ -125,7 +125,7 @@ impl Windows {
             Stage::Begin => self.begun(p, result),
             Stage::Quiet => self.switched(p),
             Stage::Switched => self.end(p),
-            Stage::End => self.ready(),
+            Stage::End => self.ended(p),
             Stage::Ready => self.stop(p),
             Stage::Stop => {
                 // As the PCI bus driver does with a stopped device: from now

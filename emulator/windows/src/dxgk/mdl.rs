@@ -133,6 +133,9 @@ fn try_unmap(
     let Some(tracked) = windows.dxgk.tracked.remove(&handle) else {
         return Ok(done(status::SUCCESS));
     };
+    if let TrackedObject::Mapped(mdl) = tracked.object {
+        windows.mm.tell_changed(p, NAME, mdl);
+    }
     let freed = Freed {
         id: tracked.id,
         by_driver: true,

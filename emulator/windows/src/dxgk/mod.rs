@@ -169,6 +169,9 @@ pub struct State {
     pub(crate) stage: lifecycle::Stage,
     /// The routine that refused to start, and its status.
     pub(crate) failure: Option<(String, u32)>,
+    /// Why the device could not be switched to its domain, until
+    /// DxgkDdiEndExclusiveAccess has returned.
+    pub(crate) not_switched: Option<String>,
     pub(crate) secure_mode_supported: bool,
     /// Is the driver's image gone?
     pub(crate) unloaded: bool,
@@ -200,6 +203,7 @@ impl State {
             dpc_queued: false,
             stage: lifecycle::Stage::Load,
             failure: None,
+            not_switched: None,
             secure_mode_supported: false,
             unloaded: false,
         }

@@ -204,6 +204,15 @@ fn free(
             None => rule::HANDLE.refusal(what),
         };
     }
+    if let Some(known) = known {
+        let subject = Subject {
+            allocation: known.id,
+            address: handle,
+        };
+        if let Some(stop) = windows.locked(name, subject, &known.frames) {
+            return stop;
+        }
+    }
     match windows.dxgk.tracked.remove(&handle) {
         Some(tracked) => {
             let by_driver = true;
@@ -241,6 +250,16 @@ pub(super) fn give_back(
 }
 
 impl Windows {
+    /// The stop of `name`, which gives frames back of which one is locked for
+    /// I/O. They stay the driver's.
+    pub(super) fn locked(&self, name: &str, subject: Subject, frames: &[Pfn]) -> Option<Outcome> {
+        let (frame, count) = self.mm.first_locked(frames.iter().copied())?;
+        let what = format!("{name}: page {:#x} is locked for I/O", frame.0);
+        let stop = rule::FREED_LOCKED.stop(&[frame.0, count.into()], what);
+        let status = status::INVALID_PARAMETER;
+        Some(Outcome::Stop(stop.about(subject).or_return(status)))
+    }
+
     /// Which rule a handle breaks that is not live, or not the right kind, or
     /// not this adapter's, and what it is about. `None` if dxgkrnl took it
     /// back itself: the driver was told of that.

@@ -9,7 +9,6 @@ use super::spec::{
     reserved_ranges, vidmm_caps,
 };
 use super::{DomainMode, place};
-use crate::hal::HalError;
 use crate::platform::Platform;
 use crate::rules::Rule;
 use crate::rules::dxgk as rule;
@@ -20,6 +19,7 @@ use memory::{Gva, PAGE_SIZE, Pfn};
 /// Offset of MemoryManagementCaps (`DXGK_VIDMMCAPS`) in `DXGK_DRIVERCAPS`,
 /// computed from the public declaration (natural x64 alignment).
 const MEMORY_MANAGEMENT_CAPS: u64 = 0x44;
+const BEGIN: &str = "DxgkDdiBeginExclusiveAccess";
 /// Where the reserved ranges go, after their header.
 const RANGES: Gva = Gva(place::OUTPUT.0 + reserved_ranges::SIZE as u64);
 /// Most ranges that there is room for.
@@ -239,7 +239,7 @@ impl Windows {
             return self.ready();
         }
         if let Err(error) = domain::create(self, p, plan.map_all) {
-            return self.not_enabled(p, &error);
+            return self.not_enabled(p, error);
         }
         if !plan.attach {
             return self.ready();
@@ -252,12 +252,12 @@ impl Windows {
                     .to_owned(),
             );
             if let Err(error) = domain::switch(self, p) {
-                return self.not_enabled(p, &error);
+                return self.not_enabled(p, error);
             }
             return self.ready();
         }
         self.dxgk.stage = Stage::Begin;
-        Ok(self.exclusive("DxgkDdiBeginExclusiveAccess", begin))
+        Ok(self.exclusive(BEGIN, begin))
     }
 
     /// Isolation could not be enabled: the adapter fails, unless it was
@@ -265,7 +265,7 @@ impl Windows {
     fn not_enabled(
         &mut self,
         p: &mut dyn Platform,
-        error: &HalError,
+        error: impl std::fmt::Display,
     ) -> Result<Progress, LifecycleError> {
         let forced = self.dxgk.mode != DomainMode::Isolation;
         if forced && self.dxgk.flags.has(IommuFlags::ALLOW_FAILURE) {
@@ -288,7 +288,7 @@ impl Windows {
         result: u32,
     ) -> Result<Progress, LifecycleError> {
         if !status::is_success(result) {
-            self.refuse("DxgkDdiBeginExclusiveAccess", result);
+            self.refuse(BEGIN, result);
             return self.stop(p);
         }
         tell_exclusive(p, true);
@@ -299,9 +299,10 @@ impl Windows {
     /// The device had its turn: switch.
     pub(super) fn switched(&mut self, p: &mut dyn Platform) -> Result<Progress, LifecycleError> {
         if let Err(error) = domain::switch(self, p) {
-            // The device stays where it was.
-            tell_exclusive(p, false);
-            return self.not_enabled(p, &error);
+            // The device stays where it was: exclusive access ends as it
+            // began (rule exclusive-access-pair).
+            self.dxgk.not_switched = Some(error.to_string());
+            return self.end(p);
         }
         self.dxgk.stage = Stage::Switched;
         Ok(Progress::DevicesTurn)
@@ -313,6 +314,22 @@ impl Windows {
         self.dxgk.stage = Stage::End;
         let routine = self.slot(|m| m.end_exclusive_access);
         Ok(self.exclusive("DxgkDdiEndExclusiveAccess", routine))
+    }
+
+    /// DxgkDdiEndExclusiveAccess returned.
+    pub(super) fn ended(&mut self, p: &mut dyn Platform) -> Result<Progress, LifecycleError> {
+        match self.dxgk.not_switched.take() {
+            Some(error) => self.not_enabled(p, error),
+            None => self.ready(),
+        }
+    }
+
+    /// Does `routine`, which returned `value`, have a counterpart that ends
+    /// what it began? What it holds then is looked at when that returns (rule
+    /// exclusive-access-held).
+    #[must_use]
+    pub fn is_half(&self, routine: &str, value: u64) -> bool {
+        routine == BEGIN && status::is_success(value as u32)
     }
 
     fn exclusive(&self, name: &'static str, routine: u64) -> Progress {

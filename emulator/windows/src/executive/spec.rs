@@ -152,6 +152,8 @@ pub mod work {
     pub const ROUTINE: u64 = 0x10;
     /// Parameter.
     pub const PARAMETER: u64 = 0x18;
+    /// Bytes of a WORK_QUEUE_ITEM.
+    pub const SIZE: u64 = 0x20;
     /// The object of an IO_WORKITEM.
     pub const IO_OBJECT: u64 = 0x28;
     /// Bytes of an IO_WORKITEM.

@@ -11,6 +11,7 @@ use super::{Answer, State, field, pointer};
 use crate::mm::spec::SYSTEM_RANGE_START;
 use crate::rules::work as rule;
 use crate::{Call, Outcome, Platform, PlatformError, Stop};
+use journal::event::Subject;
 use memory::Gva;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -58,7 +59,17 @@ impl State {
             self.work.queued.pop_front();
             // From here on the item can be queued again, or freed. If it is
             // gone already, the routine's arguments are not.
-            let _ = p.write_u64(job.item, 0);
+            if p.write_u64(job.item, 0).is_err() {
+                let what = format!(
+                    "the work item at {} is gone, and its turn has come",
+                    job.item
+                );
+                let subject = Subject {
+                    allocation: None,
+                    address: job.item.0,
+                };
+                rule::WORK_MEMORY.report(p, subject, None, what);
+            }
             self.rearm(p, id, job)?;
         }
         Ok(())
@@ -72,6 +83,13 @@ impl State {
     fn queued_routine(&self, item: Gva) -> Option<Gva> {
         let mut queued = self.work.queued.iter();
         queued.find(|job| job.item == item).map(|job| job.routine)
+    }
+
+    /// The item that is queued and lies, in part at least, in the memory from
+    /// `start` to `end`.
+    pub(crate) fn queued_within(&self, start: Gva, end: Gva) -> Option<Gva> {
+        let mut items = self.work.queued.iter().map(|job| job.item);
+        items.find(|item| *item < end && item.0.saturating_add(layout::SIZE) > start.0)
     }
 
     /// A worker's routine has returned at an IRQL that is not its own.

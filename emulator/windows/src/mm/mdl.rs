@@ -336,6 +336,14 @@ pub(super) fn drop_mapping(state: &mut State, platform: &mut dyn Platform, mdl: 
     }
 }
 
+impl State {
+    /// The first of `frames` that is locked for I/O, and how often.
+    pub(crate) fn first_locked(&self, frames: impl IntoIterator<Item = Pfn>) -> Option<(Pfn, u32)> {
+        let count = |frame| Some((frame, *self.locks.get(&frame)?));
+        frames.into_iter().find_map(count)
+    }
+}
+
 /// Undo one lock of a page; says whether it was locked.
 pub(super) fn unlock(state: &mut State, frame: Pfn) -> bool {
     let Some(count) = state.locks.get_mut(&frame) else {

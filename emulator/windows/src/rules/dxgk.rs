@@ -1,7 +1,7 @@
 //! dxgkrnl's rules.
 
 use super::Irql::AtMost;
-use super::Parameter::{Irql, Is};
+use super::Parameter::{Irql, Is, Of};
 use super::{Rule, rules};
 use crate::mm::spec::APC_LEVEL;
 use crate::status;
@@ -34,6 +34,7 @@ const ALLOCATES: &[&str] = &[
     "DxgkCbAllocatePagesForMdl",
     "DxgkCbAllocateContiguousMemory",
 ];
+const EXCLUSIVE: &[&str] = &["DxgkDdiBeginExclusiveAccess", "DxgkDdiEndExclusiveAccess"];
 const FREES: &[&str] = &["DxgkCbFreePagesFromMdl", "DxgkCbFreeContiguousMemory"];
 
 rules! {
@@ -98,6 +99,17 @@ rules! {
     .finding("double-free")
     .returns(status::INVALID_HANDLE as u64)
     .ours("not documented: see memory-handle; handles are not used anew, so that it shows");
+    FREED_LOCKED "handle-freed-while-locked" = Rule::new(
+        &[
+            "DxgkCbFreePagesFromMdl",
+            "DxgkCbFreeContiguousMemory",
+            "DxgkCbUnpinFrameBufferForSave",
+        ],
+        "What dxgkrnl gave is not given back while a page of it is locked for I/O",
+    )
+    .finding("mdl-use-after-free")
+    .stops(0x4E, [Is(0x9A), Of("the page"), Is(0), Of("how often it is locked")])
+    .inferred("bug check 0x4E, 0x9A; that dxgkrnl hands the pages to Mm as they are is inferred");
     MDL_POPULATED "mdl-populated" = Rule::new(
         MAP,
         "The MDL is populated with pages of RAM that are locked, nonpaged pool, or \
@@ -255,11 +267,31 @@ rules! {
     .ours("Windows attaches when the first secure VM is made; a driver cannot tell when");
     EXCLUSIVE_QUIET "exclusive-access-quiet" = Rule::new(
         &["DxgkDdiBeginExclusiveAccess"],
-        "From the return of DxgkDdiBeginExclusiveAccess to the call of DxgkDdiEndExclusiveAccess \
-         the device touches no memory; its interrupts wait",
+        "Between DxgkDdiBeginExclusiveAccess and DxgkDdiEndExclusiveAccess the device touches no \
+         system memory",
     )
-    .documented("the isolation article; that the device does all it can meanwhile is ours, so \
-                 that work left queued shows");
+    .documented("the isolation article, and DXGKDDI_BEGINEXCLUSIVEACCESS's page");
+    EXCLUSIVE_SPAN "exclusive-access-span" = Rule::new(
+        EXCLUSIVE,
+        "That is from the return of the one to the call of the other; the device does all that \
+         it can meanwhile, and its interrupts wait",
+    )
+    .ours("the page says that no other routine of the driver is called, and that the driver may \
+           hold interrupts back, not when they come; work that was left queued is to show");
+    EXCLUSIVE_PAIR "exclusive-access-pair" = Rule::new(
+        &["DxgkDdiEndExclusiveAccess"],
+        "DxgkDdiEndExclusiveAccess follows DxgkDdiBeginExclusiveAccess, also where the device \
+         could not be switched",
+    )
+    .inferred("DXGKDDI_ENDEXCLUSIVEACCESS's page: the two are called as a pair");
+    EXCLUSIVE_HELD "exclusive-access-held" = Rule::new(
+        EXCLUSIVE,
+        "A mutex that DxgkDdiBeginExclusiveAccess takes, or a region that it enters, may last \
+         until DxgkDdiEndExclusiveAccess returns: apcs-disabled-at-return looks then",
+    )
+    .ours("bug check 0x01 is for the end of a system call; dxgkrnl has the switch to do between \
+           the two, and that it leaves the thread or the system call for it is not documented: \
+           no correct driver is to be accused");
     EXCLUSIVE_REFUSED "exclusive-access-refused" = Rule::new(
         &["DxgkDdiBeginExclusiveAccess"],
         "A driver that refuses exclusive access does not start",

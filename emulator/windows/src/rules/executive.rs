@@ -166,7 +166,8 @@ rules! {
     )
     // KMODE_EXCEPTION_NOT_HANDLED, STATUS_SEMAPHORE_LIMIT_EXCEEDED.
     .stops(0x1E, [Is(0xC000_0047), Is(0), Of("the semaphore"), Is(0)])
-    .documented("KeReleaseSemaphore's page: it raises an exception, which no driver catches");
+    .inferred("KeReleaseSemaphore's page: it raises an exception; bug check 0x1E, where no \
+               handler is run, is inferred");
     WAIT_IRQL "wait-irql" = Rule::at(
         WAITS,
         AtMost(DISPATCH),

@@ -7,7 +7,6 @@ use crate::executive::spec::irql::{APC, DISPATCH};
 use crate::executive::spec::stop;
 
 const VERIFIER: &str = "bug check 0xC4, table of violations";
-const RAISES: &str = "the routine's page: it raises an exception, which no driver catches";
 const DEADLOCK: &str = "bug check 0xC4, rows of Deadlock Detection";
 const COUNT: &str = "the thread's APC disable count";
 
@@ -37,14 +36,17 @@ rules! {
     )
     // KMODE_EXCEPTION_NOT_HANDLED, STATUS_MUTANT_NOT_OWNED.
     .stops(0x1E, [Is(0xC000_0046), Is(0), Of("the mutex"), Is(0)])
-    .documented(RAISES);
+    .inferred("KeReleaseMutex's page: it raises an exception, which it calls \
+               STATUS_MUTEX_NOT_OWNED; the number, and bug check 0x1E where no handler is run, \
+               are inferred");
     MUTEX_LIMIT "mutex-limit" = Rule::new(
         &["KeWaitForSingleObject", "KeWaitForMultipleObjects"],
         "A thread holds a mutex less than 2^31 times",
     )
     // STATUS_MUTANT_LIMIT_EXCEEDED.
     .stops(0x1E, [Is(0xC000_0191), Is(0), Of("the mutex"), Is(0)])
-    .documented(RAISES);
+    .inferred("KeWaitForSingleObject's page: past MINLONG times it raises an exception; bug check \
+               0x1E, where no handler is run, is inferred");
     MUTEX_HELD_AT_END "mutex-held-at-thread-end" = Rule::new(
         &["PsTerminateSystemThread"],
         "A thread releases its mutexes before it ends",
@@ -95,7 +97,7 @@ rules! {
         ],
     )
     .inferred("bug check 0x01, at the end of a system call or a work item; that a call of \
-               dxgkrnl's ends in it too");
+               dxgkrnl's ends in it too; see exclusive-access-held");
     APCS_AT_END "apcs-disabled-at-thread-end" = Rule::new(
         &["PsTerminateSystemThread"],
         "A thread leaves its regions before it ends",

@@ -24,6 +24,12 @@ const ALLOCATES: &[&str] = &[
     "MmAllocatePartitionNodePagesForMdlEx",
 ];
 const FREES: &[&str] = &["MmFreePagesFromMdl", "MmFreePagesFromMdlEx"];
+const FREES_PAGES: &[&str] = &[
+    "MmFreePagesFromMdl",
+    "MmFreePagesFromMdlEx",
+    "MmFreeContiguousMemory",
+    "MmFreeContiguousMemorySpecifyCache",
+];
 const LOCKS: &[&str] = &["MmProbeAndLockPages"];
 const UNLOCKS: &[&str] = &["MmUnlockPages"];
 const READS_MDL: &[&str] = &[
@@ -45,16 +51,25 @@ rules! {
         &[
             "MmAllocatePagesForMdl",
             "MmAllocatePagesForMdlEx",
-            "MmAllocateNodePagesForMdlEx",
-            "MmAllocatePartitionNodePagesForMdlEx",
             "MmFreePagesFromMdl",
-            "MmFreePagesFromMdlEx",
         ],
         AtMost(DISPATCH_LEVEL),
         "Pages for an MDL are allocated and freed at DISPATCH_LEVEL or below",
     )
     .stops(0xC4, [Is(0x7E), Irql, Is(DISPATCH_LEVEL as u64), Is(0)])
     .documented("bug check 0xC4, row 0x7E; see pages-apc-level");
+    NODE_PAGES_IRQL "node-pages-irql" = Rule::at(
+        &[
+            "MmAllocateNodePagesForMdlEx",
+            "MmAllocatePartitionNodePagesForMdlEx",
+            "MmFreePagesFromMdlEx",
+        ],
+        AtMost(DISPATCH_LEVEL),
+        "Pages of a node are allocated, and pages freed with flags, at DISPATCH_LEVEL or below",
+    )
+    .stops(0xC4, [Is(0x7E), Irql, Is(DISPATCH_LEVEL as u64), Is(0)])
+    .inferred("bug check 0xC4, row 0x7E, names MmAllocatePagesForMdl, its Ex and \
+               MmFreePagesFromMdl alone: these do the same");
     LOCK_IRQL "lock-pages-irql" = Rule::at(
         LOCKS,
         AtMost(DISPATCH_LEVEL),
@@ -198,9 +213,10 @@ rules! {
     .inferred("MmGetMdlPfnArray's page; Windows looks at each page by itself, so that a free \
                of part of an allocation is not modelled");
     FREED_LOCKED "pages-freed-while-locked" = Rule::new(
-        FREES,
+        FREES_PAGES,
         "No page is freed while it is locked for I/O",
     )
+    .finding("mdl-use-after-free")
     .stops(0x4E, [Is(0x9A), Of("the page"), Is(0), Of("how often it is locked")])
     .documented("bug check 0x4E, 0x9A");
 
@@ -255,11 +271,25 @@ rules! {
             "MmUnlockPages",
             "MmFreeContiguousMemory",
             "MmFreeContiguousMemorySpecifyCache",
+            "DxgkCbUnmapMdlFromIoMmu",
         ],
         "An MDL, and its pages, outlive the mapping that DxgkCbMapMdlToIoMmu made of them",
     )
     .finding("mdl-use-after-free")
     .documented("DXGKCB_MAPMDLTOIOMMU's page: it is undefined what happens; here, nothing");
+    DEVICE_REWRITTEN "mdl-rewritten-while-device-mapped" = Rule::new(
+        &[
+            "MmAdvanceMdl",
+            "MmBuildMdlForNonPagedPool",
+            "MmProbeAndLockPages",
+            "IoBuildPartialMdl",
+            "DxgkCbUnmapMdlFromIoMmu",
+        ],
+        "An MDL stays as it is from DxgkCbMapMdlToIoMmu to DxgkCbUnmapMdlFromIoMmu",
+    )
+    .finding("mdl-use-after-free")
+    .documented("DXGKCB_MAPMDLTOIOMMU's page: MDL and pages stay unchanged, and it is undefined \
+                 what happens else; here the device goes on to reach the pages that were mapped");
 
     // Locking and structures
     LOCK_IN_USE "lock-mdl-in-use" = Rule::new(

@@ -50,6 +50,13 @@ rules! {
         .finding("double-free")
         .stops(0xC2, [Is(0x07), Is(0), Is(0), Of("the block")])
         .documented(CAUSES);
+    FREED_LOCKED "pool-freed-while-locked" = Rule::new(
+        &["ExFreePool", "ExFreePoolWithTag"],
+        "Pool is not freed while its pages are locked for I/O",
+    )
+    .finding("mdl-use-after-free")
+    .inferred("MmProbeAndLockPages's page; bug check 0x4E, 0x9A, is for pages that go back: freed \
+               pool keeps its pages for its next owner, and Windows says nothing until then");
     USER_ADDRESS "pool-user-address" = Rule::new(FREES, "Pool has system addresses")
         .stops(0xC2, [Is(0x40), Of("the address"), Is(SYSTEM_RANGE_START), Is(0)])
         .documented(CAUSES);

@@ -59,6 +59,20 @@ rules! {
     .finding("double-free")
     .stops(0xC2, [Is(0x07), Is(0), Is(0), Of("the item")])
     .inferred("bug check 0xC2, 0x07: a work item is pool");
+    WORK_POOL "work-item-pool-freed" = Rule::new(
+        &["ExFreePool", "ExFreePoolWithTag"],
+        "Pool is not freed while a work item in it is queued",
+    )
+    .finding("cpu-use-after-free")
+    .stops(0xE4, [Is(0), Of("the item"), Of("the block"), Of("its end")])
+    .documented(INVALID);
+    WORK_MEMORY "work-item-memory-gone" = Rule::new(
+        &["ExQueueWorkItem"],
+        "The memory of a work item is there until a worker has taken it",
+    )
+    .finding("cpu-use-after-free")
+    .inferred("ExQueueWorkItem's page; the worker reads what lies there by then: here it calls \
+               the routine that was queued");
     WORK_GONE "work-item-gone" = Rule::new(
         IO_QUEUES,
         "A work item is queued that IoAllocateWorkItem gave, and that was not freed",

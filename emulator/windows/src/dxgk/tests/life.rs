@@ -164,6 +164,41 @@ fn a_driver_that_refuses_exclusive_access_does_not_start() {
 }
 
 #[test]
+fn exclusive_access_ends_although_the_device_could_not_be_switched() {
+    for (mode, flags, fails) in [
+        (DomainMode::Forced, IommuFlags::ALLOW_FAILURE, false),
+        (DomainMode::Isolation, 0, true),
+    ] {
+        let mut life = Life::new(mode, flags, Answers::default());
+        let Life {
+            windows, machine, ..
+        } = &mut life;
+        // It is behind another domain, so it cannot be switched to ours.
+        let Windows { hal, mm, .. } = windows;
+        let kind = crate::hal::DomainKind::Translate;
+        let other = hal.create_domain(machine, mm, kind).unwrap();
+        hal.attach(machine, mm, DEVICE, other).unwrap();
+        let works = life.run();
+        assert_eq!((works, life.failed()), (!fails, fails));
+        let begin = "DxgkDdiBeginExclusiveAccess";
+        let at = life.calls.iter().position(|&call| call == begin).unwrap();
+        let after = ["device", "DxgkDdiEndExclusiveAccess"];
+        assert_eq!(life.calls[at + 1..at + 3], after);
+        assert!(!life.windows.in_exclusive_access());
+    }
+}
+
+#[test]
+fn only_exclusive_access_that_began_is_half_of_something() {
+    let life = started(DomainMode::Isolation, 0, Answers::default());
+    let half = |routine, value| life.windows.is_half(routine, value);
+    assert!(half("DxgkDdiBeginExclusiveAccess", 0));
+    assert!(!half("DxgkDdiBeginExclusiveAccess", 0xC000_0001));
+    assert!(!half("DxgkDdiEndExclusiveAccess", 0));
+    assert!(!half("DxgkDdiStartDevice", 0));
+}
+
+#[test]
 fn flags_do_what_they_say_and_nothing_without_the_bits_they_need() {
     // Flags, the cap; a domain, RAM mapped in it, the device behind it.
     let rows = [

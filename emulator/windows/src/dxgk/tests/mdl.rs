@@ -93,3 +93,65 @@ fn an_mdl_that_dies_while_mapped_is_told_by_its_free() {
     );
     assert!(told);
 }
+
+#[test]
+fn an_mdl_in_a_block_that_is_freed_is_told_by_the_unmap() {
+    let (mut windows, mut machine) = adapter(DomainMode::Isolation);
+    let (mdl, _) = locked(&mut windows, &mut machine, true);
+    let arguments = [0x40, 0x100, 1];
+    let mm = |windows: &mut Windows, machine: &mut TestMachine, name: &str, a: &[u64]| {
+        returned(invoke(&mut windows.mm, machine, name, a))
+    };
+    let block = mm(&mut windows, &mut machine, "ExAllocatePool2", &arguments);
+    let mut bytes = [0; 0x38];
+    machine.read(Gva(mdl), &mut bytes).unwrap();
+    machine.write(Gva(block + 0x40), &bytes).unwrap();
+    let handle = map(&mut windows, &mut machine, block + 0x40);
+    mm(&mut windows, &mut machine, "ExFreePool", &[block]);
+    free(&mut windows, &mut machine, UNMAP, handle);
+    let told: Vec<String> = machine
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Breach(breach) => Some(breach.rule),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["mdl-device-mapped"]);
+}
+
+#[test]
+fn an_mdl_that_was_advanced_while_mapped_is_told_once() {
+    let (mut windows, mut machine) = adapter(DomainMode::Isolation);
+    let block = returned(invoke(
+        &mut windows.mm,
+        &mut machine,
+        "ExAllocatePool2",
+        &[0x40, 2 * PAGE_SIZE, 1],
+    ));
+    let arguments = [block, 2 * PAGE_SIZE, 0, 0, 0];
+    let mdl = returned(invoke(
+        &mut windows.mm,
+        &mut machine,
+        "IoAllocateMdl",
+        &arguments,
+    ));
+    returned(invoke(
+        &mut windows.mm,
+        &mut machine,
+        "MmProbeAndLockPages",
+        &[mdl, 0, 1],
+    ));
+    let handle = map(&mut windows, &mut machine, mdl);
+    let name = "MmAdvanceMdl";
+    returned(invoke(
+        &mut windows.mm,
+        &mut machine,
+        name,
+        &[mdl, PAGE_SIZE],
+    ));
+    free(&mut windows, &mut machine, UNMAP, handle);
+    let told = machine.events().into_iter();
+    let told = told.filter(|event| matches!(event, Event::Breach(_)));
+    assert_eq!(told.count(), 1);
+}

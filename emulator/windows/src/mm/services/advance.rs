@@ -44,6 +44,7 @@ fn run(state: &mut State, platform: &mut dyn Platform, irql: u8, at: Gva, bytes:
             .outcome(&[page], what)
             .about(state.subject_at(at)));
     }
+    let before = state.before_rewrite(platform, at);
     let own = layout::SOURCE_IS_NONPAGED_POOL | layout::PARTIAL;
     if mdl.flags & layout::PAGES_LOCKED != 0 && mdl.flags & own == 0 {
         for &frame in left {
@@ -70,5 +71,6 @@ fn run(state: &mut State, platform: &mut dyn Platform, irql: u8, at: Gva, bytes:
             platform.unmap(Gva(first + page * PAGE_SIZE));
         }
     }
+    state.tell_rewritten(platform, NAME, at, before);
     Ok(u64::from(status::SUCCESS))
 }

@@ -3,7 +3,7 @@
 use super::super::past::{Gone, Kind};
 use super::super::spec::DISPATCH_LEVEL;
 use super::super::{Absent, AllocFailure, ContiguousRequest, State, frames};
-use super::{Flow, arguments, check_irql, check_irql_of, finish, null};
+use super::{Flow, arguments, check_irql, check_irql_of, check_unlocked, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::Platform;
 use crate::rules::{contiguous as contiguous_rule, mm as rule};
@@ -182,6 +182,10 @@ pub(super) fn free_contiguous(
         Some((id, record)) if record.kind == AllocationKind::MmContiguous => {
             let pages = record.pages.clone();
             let subject = state.subject_at(address);
+            let frames = frames::each_frame(&pages);
+            if let Err(outcome) = check_unlocked(state, name, frames, subject) {
+                return outcome;
+            }
             state.tell_pinned(platform, name, address, frames::each_frame(&pages));
             state.tell_user_mapped(platform, name, subject, frames::each_frame(&pages));
             state.release_contiguous(platform, id);

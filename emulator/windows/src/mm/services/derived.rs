@@ -59,6 +59,7 @@ fn partial(
         let what = format!("{NAME}: the MDL at {target} has room for {room} pages of {pages}");
         return Err(rule::PARTIAL_ROOM.outcome(&[], what));
     }
+    let before = state.before_rewrite(platform, target);
     let first = (u64::from(from.byte_offset) + offset) / PAGE_SIZE;
     let slots = from
         .slots(platform)
@@ -81,6 +82,7 @@ fn partial(
         _ => from.mapped_system_va.wrapping_add(offset),
     };
     part.write_mapped_va(platform, va)?;
+    state.tell_rewritten(platform, NAME, target, before);
     Ok(0)
 }
 

@@ -322,11 +322,13 @@ pub(super) fn build_for_nonpaged_pool(
             }
             Err(error) => return Err(error.into()),
         };
+        let before = state.before_rewrite(platform, at);
         engine::write_slots(platform, at, frames.into_iter())?;
         let va = mdl.start_va.wrapping_add(u64::from(mdl.byte_offset));
         mdl.write_mapped_va(platform, va)?;
         let flags = mdl.flags | layout::SOURCE_IS_NONPAGED_POOL;
         mdl.write_flags(platform, flags)?;
+        state.tell_rewritten(platform, NAME, at, before);
         Ok(0)
     };
     finish(flow())
@@ -379,6 +381,7 @@ pub(super) fn probe_and_lock(
             let highest = state.frames.end().saturating_sub(1);
             return Err(rule::LOCK_NO_RAM.outcome(&[at.0, page.0, highest], what));
         }
+        let before = state.before_rewrite(platform, at);
         engine::write_slots(platform, at, frames.iter().copied())?;
         for frame in frames {
             *state.locks.entry(frame).or_default() += 1;
@@ -388,6 +391,7 @@ pub(super) fn probe_and_lock(
             flags |= layout::WRITE_OPERATION;
         }
         mdl.write_flags(platform, flags)?;
+        state.tell_rewritten(platform, NAME, at, before);
         Ok(0)
     };
     finish(flow())

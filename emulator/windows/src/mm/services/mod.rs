@@ -12,7 +12,8 @@ use super::{Absent, AllocFailure, GoneKind, Mdl, MdlError, Service, State};
 use crate::call::Outcome;
 use crate::platform::PlatformError;
 use crate::rules::{Rule, mm as rule};
-use memory::Gva;
+use journal::event::Subject;
+use memory::{Gva, Pfn};
 
 /// By the name in the import table.
 pub const SERVICES: &[(&str, Service)] = &[
@@ -111,6 +112,22 @@ fn arguments<const N: usize>(
         *value = call.argument(platform, index)?;
     }
     Ok(values)
+}
+
+/// Refuse to give back a page that is locked for I/O.
+fn check_unlocked(
+    state: &State,
+    name: &str,
+    frames: impl IntoIterator<Item = Pfn>,
+    subject: Subject,
+) -> Result<(), Outcome> {
+    let Some((frame, count)) = state.first_locked(frames) else {
+        return Ok(());
+    };
+    let what = format!("{name}: page {:#x} is locked for I/O", frame.0);
+    Err(rule::FREED_LOCKED
+        .outcome(&[frame.0, u64::from(count)], what)
+        .about(subject))
 }
 
 /// [`check_irql`] of a call that is about the MDL or the memory at `at`.

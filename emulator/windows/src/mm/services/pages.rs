@@ -2,7 +2,7 @@
 
 use super::super::spec::{allocate, mdl as layout};
 use super::super::{Frame, Mdl, MdlError, POISON, PageRequest, State, frames};
-use super::{Flow, arguments, bad_mdl, check_irql, check_irql_of, finish, null};
+use super::{Flow, arguments, bad_mdl, check_irql, check_irql_of, check_unlocked, finish, null};
 use crate::call::{Call, Outcome};
 use crate::platform::Platform;
 use crate::rules::{Rule, mm as rule};
@@ -19,7 +19,8 @@ pub(super) fn allocate_pages_for_mdl(
     let [low, high, skip, bytes] = call.registers;
     let range = [low, high, skip];
     let name = "MmAllocatePagesForMdl";
-    finish(allocate_mdl(state, platform, irql, name, range, bytes, 0))
+    let allowed = check_irql(&rule::PAGES_IRQL, name, irql, &[]);
+    finish(allowed.and_then(|()| allocate_mdl(state, platform, name, range, bytes, 0)))
 }
 
 /// `PMDL (Low, High, Skip, SIZE_T, MEMORY_CACHING_TYPE, ULONG Flags)`.
@@ -35,15 +36,9 @@ pub(super) fn allocate_pages_for_mdl_ex(
     };
     let range = [low, high, skip];
     let name = "MmAllocatePagesForMdlEx";
-    finish(allocate_mdl(
-        state,
-        platform,
-        irql,
-        name,
-        range,
-        bytes,
-        flags as u32,
-    ))
+    let allowed = check_irql(&rule::PAGES_IRQL, name, irql, &[]);
+    let flags = flags as u32;
+    finish(allowed.and_then(|()| allocate_mdl(state, platform, name, range, bytes, flags)))
 }
 
 /// `PMDL (Low, High, Skip, SIZE_T, MEMORY_CACHING_TYPE, ULONG IdealNode,
@@ -82,25 +77,23 @@ fn node_pages(
 ) -> Flow {
     let [low, high, skip, bytes, _cache, node, flags] = arguments(platform, call)?;
     let (node, flags) = (node as u32, flags as u32);
-    check_irql(&rule::PAGES_IRQL, name, irql, &[])?;
+    check_irql(&rule::NODE_PAGES_IRQL, name, irql, &[])?;
     let only = flags & allocate::FROM_LOCAL_NODE_ONLY != 0;
     if only && node != 0 && node != allocate::ANY_NODE {
         return Ok(rule::NODE.refuse(format_args!("{name}, node {node}")));
     }
     let range = [low, high, skip];
-    allocate_mdl(state, platform, irql, name, range, bytes, flags)
+    allocate_mdl(state, platform, name, range, bytes, flags)
 }
 
 fn allocate_mdl(
     state: &mut State,
     platform: &mut dyn Platform,
-    irql: u8,
     name: &str,
     [low, high, skip]: [u64; 3],
     bytes: u64,
     flags: u32,
 ) -> Flow {
-    check_irql(&rule::PAGES_IRQL, name, irql, &[])?;
     let request = PageRequest {
         low,
         high,
@@ -125,8 +118,9 @@ pub(super) fn free_pages_from_mdl(
     irql: u8,
 ) -> Outcome {
     let [mdl, ..] = call.registers;
-    let name = "MmFreePagesFromMdl";
-    finish(free_pages(state, platform, irql, name, Gva(mdl), POISON))
+    let (name, at) = ("MmFreePagesFromMdl", Gva(mdl));
+    let allowed = check_irql_of(state, &rule::PAGES_IRQL, name, irql, &[], at);
+    finish(allowed.and_then(|()| free_pages(state, platform, name, at, POISON)))
 }
 
 /// `VOID (PMDL, ULONG Flags)`: MM_FREE_MDL_PAGES_ZERO clears the pages, so
@@ -138,23 +132,22 @@ pub(super) fn free_pages_from_mdl_ex(
     irql: u8,
 ) -> Outcome {
     let [mdl, flags, ..] = call.registers;
-    let name = "MmFreePagesFromMdlEx";
+    let (name, at) = ("MmFreePagesFromMdlEx", Gva(mdl));
+    let allowed = check_irql_of(state, &rule::NODE_PAGES_IRQL, name, irql, &[], at);
     let fill = match flags as u32 & allocate::FREE_ZERO {
         0 => POISON,
         _ => 0,
     };
-    finish(free_pages(state, platform, irql, name, Gva(mdl), fill))
+    finish(allowed.and_then(|()| free_pages(state, platform, name, at, fill)))
 }
 
 fn free_pages(
     state: &mut State,
     platform: &mut dyn Platform,
-    irql: u8,
     name: &str,
     at: Gva,
     fill: u64,
 ) -> Flow {
-    check_irql_of(state, &rule::PAGES_IRQL, name, irql, &[], at)?;
     let foreign = |state: &State, what: &str| {
         let values = [at.0, MdlError::slot_address(at, 0), 0];
         rule::FOREIGN
@@ -178,19 +171,8 @@ fn free_pages(
         allocation: Some(id),
         address: at.0,
     };
-    if let Some(&frame) = slots
-        .iter()
-        .find(|&&pfn| state.locks.contains_key(&Pfn(pfn)))
-    {
-        let count = state.locks.get(&Pfn(frame)).copied().unwrap_or_default();
-        return Err(rule::FREED_LOCKED
-            .outcome(
-                &[frame, u64::from(count)],
-                format!("{name}: page {frame:#x} is locked for I/O"),
-            )
-            .about(subject));
-    }
     let frames = || slots.iter().copied().map(Pfn);
+    check_unlocked(state, name, frames(), subject)?;
     if let Some(made) = state.record(id).map(|record| record.address)
         && made != at
     {

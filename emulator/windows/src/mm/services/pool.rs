@@ -124,7 +124,12 @@ fn free(
     if let Some(block) = state.pool_block(at).filter(|block| block.has_tag(tag)) {
         let pages = block.pages.clone();
         let subject = state.subject_at(at);
-        state.tell_pinned(platform, name, at, each_frame(&pages));
+        let pinned = state.tell_pinned(platform, name, at, each_frame(&pages));
+        if let Some((frame, count)) = state.first_locked(each_frame(&pages)).filter(|_| !pinned) {
+            let page = frame.0;
+            let what = format!("{name} of {at}: page {page:#x} is locked for I/O, {count} times");
+            rule::FREED_LOCKED.report(platform, subject, None, what);
+        }
         state.tell_user_mapped(platform, name, subject, each_frame(&pages));
         state.tell_other_free(platform, name, at);
     }

@@ -74,6 +74,36 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
+        "handle-freed-while-locked",
+        |w| free_locked(w, true, false),
+        |w| free_locked(w, true, true),
+    ),
+    (
+        "handle-freed-while-locked",
+        |w| free_locked(w, false, false),
+        |w| free_locked(w, false, true),
+    ),
+    (
+        "handle-freed-while-locked",
+        |w| unpin_locked(w, false),
+        |w| unpin_locked(w, true),
+    ),
+    (
+        "mdl-rewritten-while-device-mapped",
+        |w| {
+            let argument = w.mdl_argument();
+            w.value(MAP_MDL, &[ADAPTER, argument]);
+            let (mdl, handle) = (w.get(argument), w.get(argument + 8));
+            w.put(mdl + 0x30, 2);
+            let argument = w.word(handle);
+            w.call(UNMAP_MDL, &[ADAPTER, argument])
+        },
+        |w| {
+            let argument = w.mapped_mdl();
+            w.call(UNMAP_MDL, &[ADAPTER, argument])
+        },
+    ),
+    (
         "mdl-populated",
         |w| {
             let (argument, mdl) = (w.space(16), w.pool_mdl());
@@ -281,4 +311,39 @@ fn register(w: &mut World, query: u64) -> Outcome {
     }
     w.put(table + slot::QUERY_ADAPTER_INFO, query);
     w.call("DxgkInitialize", &[1, 1, table])
+}
+
+/// Lock a page by its address, or do so and unlock it again.
+fn lock(w: &mut World, address: u64, unlock: bool) {
+    let mdl = w.value("IoAllocateMdl", &[address, PAGE_SIZE, 0, 0, 0]);
+    w.value("MmProbeAndLockPages", &[mdl, 0, 1]);
+    if unlock {
+        w.value("MmUnlockPages", &[mdl]);
+    }
+}
+
+fn free_locked(w: &mut World, contiguous: bool, unlock: bool) -> Outcome {
+    if contiguous {
+        let (argument, address) = w.dxgk_contiguous();
+        lock(w, address, unlock);
+        return w.call("DxgkCbFreeContiguousMemory", &[ADAPTER, argument]);
+    }
+    let (argument, mdl) = w.dxgk_pages();
+    let Outcome::Return(address) = w.map(mdl) else {
+        panic!("the MDL is not mapped");
+    };
+    lock(w, address, unlock);
+    w.call("DxgkCbFreePagesFromMdl", &[ADAPTER, argument])
+}
+
+fn unpin_locked(w: &mut World, unlock: bool) -> Outcome {
+    let argument = w.pin_argument(PAGE_SIZE);
+    w.value(PIN, &[ADAPTER, argument]);
+    let mdl = w.get(argument + 0x10);
+    let Outcome::Return(address) = w.map(mdl) else {
+        panic!("the MDL is not mapped");
+    };
+    lock(w, address, unlock);
+    let argument = w.word(0);
+    w.call(UNPIN, &[ADAPTER, argument])
 }

@@ -13,7 +13,10 @@ const FREE: &str = "MmFreePagesFromMdl";
 const UNMAP: &str = "MmUnmapLockedPages";
 const LOCK: &str = "MmProbeAndLockPages";
 const UNLOCK: &str = "MmUnlockPages";
-/// Offset of ByteCount and of the first slot of an MDL.
+const BUILD: &str = "MmBuildMdlForNonPagedPool";
+const REWRITTEN: &str = "mdl-rewritten-while-device-mapped";
+/// Offsets of StartVa, of ByteCount and of the first slot of an MDL.
+const START: u64 = 0x20;
 const COUNT: u64 = 0x28;
 const SLOT: u64 = 0x30;
 /// Last address of a range with four pages to give.
@@ -121,6 +124,63 @@ pub const CASES: &[Case] = &[
             w.value(UNLOCK, &[mdl]);
             w.call(FREE, &[pages])
         },
+    ),
+    (
+        "pages-freed-while-locked",
+        |w| {
+            let (memory, _) = locked_contiguous(w);
+            w.call("MmFreeContiguousMemory", &[memory])
+        },
+        |w| {
+            let (memory, mdl) = locked_contiguous(w);
+            w.value(UNLOCK, &[mdl]);
+            w.call("MmFreeContiguousMemory", &[memory])
+        },
+    ),
+    (
+        REWRITTEN,
+        |w| {
+            let mdl = pinned(w);
+            w.call("MmAdvanceMdl", &[mdl, 16])
+        },
+        |w| {
+            let mdl = pinned(w);
+            w.call("MmAdvanceMdl", &[mdl, 0])
+        },
+    ),
+    (
+        REWRITTEN,
+        |w| {
+            let mdl = pinned(w);
+            let other = w.pool();
+            w.put(mdl + START, other);
+            w.call(BUILD, &[mdl])
+        },
+        |w| {
+            let mdl = w.pool_mdl();
+            w.value(BUILD, &[mdl]);
+            pin(w, mdl);
+            w.call(BUILD, &[mdl])
+        },
+    ),
+    (
+        REWRITTEN,
+        |w| {
+            let mdl = pinned(w);
+            w.set_flags(mdl, 0);
+            w.call(LOCK, &[mdl, 0, 1])
+        },
+        |w| {
+            let mdl = pinned(w);
+            w.windows.mm.unpin_for_device(Gva(mdl));
+            w.set_flags(mdl, 0);
+            w.call(LOCK, &[mdl, 0, 1])
+        },
+    ),
+    (
+        REWRITTEN,
+        |w| part_twice(w, PAGE_SIZE),
+        |w| part_twice(w, 0),
     ),
     (
         "mdl-device-mapped",
@@ -402,6 +462,23 @@ fn locked_pages(w: &mut World) -> (u64, u64) {
     (pages, mdl)
 }
 
+/// Contiguous memory that is locked, and the MDL that it is locked through.
+fn locked_contiguous(w: &mut World) -> (u64, u64) {
+    let memory = w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
+    let mdl = w.value("IoAllocateMdl", &[memory, PAGE_SIZE, 0, 0, 0]);
+    w.value(LOCK, &[mdl, 0, 1]);
+    (memory, mdl)
+}
+
+/// A partial MDL that the device reaches is built again, that many bytes
+/// further on.
+fn part_twice(w: &mut World, further: u64) -> Outcome {
+    let (source, start, target) = w.source_and_target();
+    w.value(PART, &[source, target, start, PAGE_SIZE]);
+    pin(w, target);
+    w.call(PART, &[source, target, start + further, PAGE_SIZE])
+}
+
 fn io_space_mdl(w: &mut World) -> Outcome {
     let (list, result) = (w.io_list(PAGE_SIZE), w.space(8));
     w.call("MmAllocateMdlForIoSpace", &[list, 1, result])
@@ -410,10 +487,14 @@ fn io_space_mdl(w: &mut World) -> Outcome {
 /// An MDL for pool that the device reaches.
 fn pinned(w: &mut World) -> u64 {
     let mdl = w.locked();
+    pin(w, mdl);
+    mdl
+}
+
+fn pin(w: &mut World, mdl: u64) {
     let read = Mdl::read(&w.machine, Gva(mdl)).unwrap();
     let frames = read.frames(&w.machine).unwrap();
     w.windows.mm.pin_for_device(Gva(mdl), &frames);
-    mdl
 }
 
 /// An MDL with pages, and one of the driver's own with the same pages.

@@ -157,6 +157,7 @@ fn routines_of_rules_exist() {
     // Routines of the driver, or of documents alone.
     let others = [
         "DxgkDdiBeginExclusiveAccess",
+        "DxgkDdiEndExclusiveAccess",
         "DxgkDdiQueryAdapterInfo",
         "DxgkDdiSetPowerState",
         "DxgkDdiStopDevice",

@@ -1,4 +1,5 @@
 use super::Case;
+use super::world::World;
 use memory::PAGE_SIZE;
 
 const TAG: u64 = 0x3161_6161;
@@ -39,6 +40,18 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
+        "pool-freed-while-locked",
+        |w| {
+            let (block, _) = locked(w);
+            w.call("ExFreePool", &[block])
+        },
+        |w| {
+            let (block, mdl) = locked(w);
+            w.value("MmUnlockPages", &[mdl]);
+            w.call("ExFreePool", &[block])
+        },
+    ),
+    (
         "pool-user-address",
         |w| w.call("ExFreePool", &[0x1000]),
         |w| {
@@ -69,3 +82,11 @@ pub const CASES: &[Case] = &[
         },
     ),
 ];
+
+/// Pool that is locked, and the MDL that it is locked through.
+fn locked(w: &mut World) -> (u64, u64) {
+    let block = w.pool();
+    let mdl = w.value("IoAllocateMdl", &[block, PAGE_SIZE, 0, 0, 0]);
+    w.value("MmProbeAndLockPages", &[mdl, 0, 1]);
+    (block, mdl)
+}

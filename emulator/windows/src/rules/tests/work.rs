@@ -56,6 +56,24 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
+        "work-item-pool-freed",
+        |w| {
+            let block = w.pool();
+            queue_in(w, block + 0x100);
+            w.call("ExFreePool", &[block])
+        },
+        |w| {
+            let (block, other) = (w.pool(), w.pool());
+            queue_in(w, block + 0x100);
+            w.call("ExFreePool", &[other])
+        },
+    ),
+    (
+        "work-item-memory-gone",
+        |w| take_from_contiguous(w, true),
+        |w| take_from_contiguous(w, false),
+    ),
+    (
         "work-item-freed-twice",
         |w| {
             let item = w.work_item();
@@ -81,4 +99,27 @@ pub const CASES: &[Case] = &[
 fn queue(w: &mut World) -> Outcome {
     let item = w.work_item();
     w.call(QUEUE, &[item, ROUTINE, 1, 0])
+}
+
+/// Queue a WORK_QUEUE_ITEM at that address, for which no worker is free.
+fn queue_in(w: &mut World, at: u64) {
+    w.queued_work_item();
+    w.put(at + 0x10, ROUTINE);
+    w.value("ExQueueWorkItem", &[at, 1]);
+}
+
+/// The turn of a work item in contiguous memory comes, with the memory there
+/// or freed.
+fn take_from_contiguous(w: &mut World, freed: bool) -> Outcome {
+    let arguments = [memory::PAGE_SIZE, u64::MAX];
+    let memory = w.value("MmAllocateContiguousMemory", &arguments);
+    queue_in(w, memory);
+    if freed {
+        w.value("MmFreeContiguousMemory", &[memory]);
+    }
+    for worker in [1, 2] {
+        let executive = &mut w.windows.executive;
+        executive.end_thread(&mut w.machine, worker, 0).unwrap();
+    }
+    Outcome::Return(0)
 }
