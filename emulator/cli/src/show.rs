@@ -60,7 +60,7 @@ impl Shown {
     /// Is everything released that the driver was given, and did the driver do
     /// that?
     pub fn released(&self) -> bool {
-        let leaks = ["handle-leak", "mdl-not-released"];
+        let leaks = ["handle-leak", "mdl-not-released", "memory-leak"];
         self.report.live.is_empty() && !self.findings().iter().any(|id| leaks.contains(id))
     }
 

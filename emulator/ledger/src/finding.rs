@@ -61,6 +61,8 @@ kinds! {
     ForeignMdl "foreign-mdl",
     /// An MDL that the driver must release was not.
     MdlNotReleased "mdl-not-released",
+    /// Memory that the driver allocated was left when it was unloaded.
+    MemoryLeak "memory-leak",
     /// An MDL was used, or is in use, after it was freed.
     MdlUseAfterFree "mdl-use-after-free",
     /// Windows gave a part of the pages, and the driver used more.

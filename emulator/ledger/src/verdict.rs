@@ -445,6 +445,7 @@ pub(crate) fn breach_summary(kind: Kind, breach: &BreachFacts) -> String {
             format!("{routine} was given an MDL or a handle that is not of its kind")
         }
         Kind::MdlNotReleased => "an MDL was never released with ExFreePool".to_owned(),
+        Kind::MemoryLeak => "memory was left when the driver was unloaded".to_owned(),
         Kind::MdlUseAfterFree => {
             format!("{routine}: an MDL was used after it was freed, or freed while in use")
         }
@@ -485,6 +486,7 @@ pub(crate) fn breach_blame(kind: Kind) -> &'static str {
             "pages and MDL are two things: MmFreePagesFromMdl frees the pages, and the MDL itself \
              is pool that the driver must free"
         }
+        Kind::MemoryLeak => "it unloads without a free of all that it allocated",
         Kind::MdlUseAfterFree => "it frees the MDL before whoever still needs it is done with it",
         Kind::PartialAllocationIgnored => {
             "it takes the size that it asked for; the MDL's byte count says what it got"

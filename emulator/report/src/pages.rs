@@ -26,6 +26,7 @@ pages! {
     "double-free",
     "foreign-mdl",
     "mdl-not-released",
+    "memory-leak",
     "mdl-use-after-free",
     "partial-allocation-ignored",
     "wrong-irql",

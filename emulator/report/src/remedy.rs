@@ -121,6 +121,10 @@ pub(crate) fn remedy(finding: &Finding) -> &'static str {
              MmFreePagesFromMdl for MmAllocatePagesForMdl(Ex), IoFreeMdl for IoAllocateMdl."
         }
         (Kind::MdlNotReleased, _) => "call ExFreePool with the MDL after MmFreePagesFromMdl.",
+        (Kind::MemoryLeak, _) => {
+            "free it in the driver's unload routine, or where what it belongs to ends \
+             (DxgkDdiRemoveDevice, DxgkDdiStopDevice), on the paths of errors too."
+        }
         (Kind::MdlUseAfterFree, _) => {
             "keep the order: unmap (DxgkCbUnmapMdlFromIoMmu, MmUnmapLockedPages), then \
              MmFreePagesFromMdl or MmUnlockPages, and the MDL itself (ExFreePool, IoFreeMdl) last."

@@ -66,6 +66,7 @@ impl Machine {
             Next::Life(Progress::Finished) => {
                 if self.windows.dxgk.is_unloaded() {
                     self.windows.mm.report_unreleased(&mut self.board);
+                    self.windows.executive.report_strings_left(&self.board);
                 }
                 if let Some(stop) = self.left_behind()
                     && let Some(end) = self.bug_check(stop)?

@@ -29,7 +29,9 @@ pub(crate) fn place_words(kind: Kind) -> &'static str {
         Kind::DoubleFree => "freed again here",
         Kind::Hang => "the driver was here",
         Kind::CpuUseAfterFree => "used here",
-        Kind::HandleLeak | Kind::MdlNotReleased | Kind::ImportForbidden => "found out here",
+        Kind::HandleLeak | Kind::MdlNotReleased | Kind::MemoryLeak | Kind::ImportForbidden => {
+            "found out here"
+        }
         _ => "the rule was broken here",
     }
 }
@@ -47,6 +49,11 @@ pub(crate) fn answer(page: &mut Page, kind: Kind, facts: &BreachFacts) {
                 .to_owned()
         }
         (None, Kind::HandleLeak) => "takes back what it can; says nothing".to_owned(),
+        (None, Kind::MdlNotReleased | Kind::MemoryLeak) => {
+            "says nothing, and the memory is lost until the next boot; Driver Verifier's pool \
+             tracking stops with 0xC4 (0x62) where it is pool"
+                .to_owned()
+        }
         (None, _) => "does not notice: no status, no bug check".to_owned(),
     };
     page.row("Windows", Tone::Warn, &text);

@@ -224,6 +224,7 @@ fn says(kind: Kind) -> &'static [&'static str] {
         ],
         Kind::ForeignMdl => &["returns 0xc0000008", "free with the routine that belongs"],
         Kind::MdlNotReleased => &["call ExFreePool with the MDL"],
+        Kind::MemoryLeak => &["free it in the driver's unload routine", "0xC4 (0x62)"],
         Kind::MdlUseAfterFree => &["keep the order"],
         Kind::PartialAllocationIgnored => {
             &["8 pages were asked for, 2 were given", "MmGetMdlByteCount"]

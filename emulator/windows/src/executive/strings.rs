@@ -3,8 +3,10 @@
 
 use super::spec::status::OBJECT_NAME_INVALID;
 use super::{Answer, State, field, narrow, pointer, success};
+use crate::rules::executive as rule;
 use crate::status::{BUFFER_OVERFLOW, BUFFER_TOO_SMALL, INVALID_PARAMETER, NO_MEMORY, SUCCESS};
 use crate::{Call, Outcome, Platform, PlatformError};
+use journal::event::{StackId, Subject};
 use memory::{Gva, PAGE_SIZE};
 
 /// Offset of Buffer.
@@ -139,6 +141,21 @@ pub(super) fn ansi_to_unicode(state: &mut State, p: &mut dyn Platform, call: &Ca
     }
     write_string(p, target, length, maximum, buffer)?;
     success()
+}
+
+impl State {
+    /// The driver was unloaded: tell of each string that it left.
+    pub fn report_strings_left(&self, p: &dyn Platform) {
+        for &address in &self.strings {
+            let subject = Subject {
+                allocation: None,
+                address: address.0,
+            };
+            let what = format!("the string that was allocated at {address} was not freed");
+            // None of the driver's code is running.
+            rule::STRING_LEFT.report_from(p, StackId::default(), subject, None, what);
+        }
+    }
 }
 
 /// VOID RtlFreeUnicodeString(PUNICODE_STRING): only strings that an Rtl

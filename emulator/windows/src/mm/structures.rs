@@ -1,14 +1,15 @@
-//! MDL structures: whose they are, and which were never freed.
+//! MDL structures: whose they are; and what a driver that is unloaded leaves.
 
-use super::{Gva, State};
+use super::{Gva, State, pool};
 use crate::platform::Platform;
-use crate::rules::mm as rule;
+use crate::rules::{contiguous as contiguous_rule, mm as rule, pool as pool_rule};
 use journal::event::{AllocationKind, Subject};
 
 impl State {
     /// The driver was unloaded: tell of each MDL of `MmAllocatePagesForMdl`
     /// and its kin whose structure it never freed, whether it freed the pages
-    /// or not; and of pages that it left, whose structure it freed.
+    /// or not; of pages that it left, whose structure it freed; and of other
+    /// memory that it left.
     pub fn report_unreleased(&mut self, platform: &mut dyn Platform) {
         let left = self.mdls.iter();
         for (&mdl, made) in left.filter(|(_, made)| made.kind == AllocationKind::MmMdl) {
@@ -38,6 +39,38 @@ impl State {
             };
             let what = format!("the MDL at {mdl} was freed, and its pages were not");
             rule::PAGES_LEFT.report(platform, subject, None, what);
+        }
+        self.report_memory_left(platform);
+    }
+
+    /// The rest of what it left: pool and contiguous memory.
+    fn report_memory_left(&self, platform: &mut dyn Platform) {
+        let about = |id, address: Gva| Subject {
+            allocation: Some(id),
+            address: address.0,
+        };
+        // MDLs that come with pages are told by those, or are dxgkrnl's.
+        let mut blocks = self.pool.blocks();
+        let blocks = blocks
+            .by_ref()
+            .filter(|(at, _)| !self.mdls.contains_key(at));
+        for (at, block) in blocks {
+            let what = match self.structures.contains(&at) {
+                true => format!("the MDL at {at} of IoAllocateMdl was not freed"),
+                false => format!(
+                    "the pool block at {at} of {} bytes, tag '{}', was not freed",
+                    block.size,
+                    pool::tag_text(block.tag)
+                ),
+            };
+            pool_rule::LEFT.report(platform, about(block.id, at), None, what);
+        }
+        let contiguous = self.records.iter();
+        let contiguous = contiguous.filter(|(_, r)| r.kind == AllocationKind::MmContiguous);
+        for (&id, record) in contiguous {
+            let at = record.address;
+            let what = format!("the contiguous memory at {at} was not freed");
+            contiguous_rule::CONTIGUOUS_LEFT.report(platform, about(id, at), None, what);
         }
     }
 

@@ -80,6 +80,13 @@ rules! {
     )
     .stops(0x1A, [Is(0x5305), Of("the address"), Is(0), Is(0)])
     .ours("the routine's page demands it; the stop is the nearest documented relative");
+    CONTIGUOUS_LEFT "contiguous-left-at-unload" = Rule::new(
+        FREES_CONTIGUOUS,
+        "Contiguous memory is freed before the driver is unloaded",
+    )
+    .finding("memory-leak")
+    .inferred("MmAllocateContiguousMemory's page: it is the driver's to free; Windows says nothing, \
+               and pool tracking does not count it");
     IO_SPACE_SIZE "io-space-size" = Rule::new(
         &["MmMapIoSpace"],
         "Device memory that is mapped is at least one byte, and ends within the address space",

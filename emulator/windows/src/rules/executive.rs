@@ -249,6 +249,13 @@ rules! {
     .stops(stop::REFERENCE_BY_POINTER, [Is(0), Of("the object"), Is(0), Is(0)])
     .documented("bug check 0x18");
 
+    STRING_LEFT "string-left-at-unload" = Rule::new(
+        &["RtlFreeUnicodeString"],
+        "Strings that Rtl routines allocated are freed before the driver is unloaded",
+    )
+    .finding("memory-leak")
+    .documented("Driver Verifier's page of pool tracking: bug check 0xC4, 0x62, at the unload");
+
     // Registry and I/O
     REGISTRY_IRQL "registry-irql" = Rule::at(
         &[

@@ -57,6 +57,14 @@ rules! {
     .finding("mdl-use-after-free")
     .inferred("MmProbeAndLockPages's page; bug check 0x4E, 0x9A, is for pages that go back: freed \
                pool keeps its pages for its next owner, and Windows says nothing until then");
+    LEFT "pool-left-at-unload" = Rule::new(
+        FREES,
+        "Pool, and MDLs of IoAllocateMdl, are freed before the driver is unloaded",
+    )
+    .finding("memory-leak")
+    .documented("Driver Verifier's page of pool tracking: bug check 0xC4, 0x62, at the unload; \
+                 Windows by itself says nothing, and each block is told here, so none stops the \
+                 run");
     USER_ADDRESS "pool-user-address" = Rule::new(FREES, "Pool has system addresses")
         .stops(0xC2, [Is(0x40), Of("the address"), Is(SYSTEM_RANGE_START), Is(0)])
         .documented(CAUSES);

@@ -32,6 +32,20 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
+        "contiguous-left-at-unload",
+        |w| {
+            w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
+            w.windows.mm.report_unreleased(&mut w.machine);
+            Outcome::Return(0)
+        },
+        |w| {
+            let memory = w.value("MmAllocateContiguousMemory", &[PAGE_SIZE, u64::MAX]);
+            w.value("MmFreeContiguousMemory", &[memory]);
+            w.windows.mm.report_unreleased(&mut w.machine);
+            Outcome::Return(0)
+        },
+    ),
+    (
         "io-space-unlocked",
         |w| w.call("MmMapIoSpace", &[FEW + 1, PAGE_SIZE, 0]),
         |w| {

@@ -1,5 +1,6 @@
 use super::Case;
-use super::world::NOWHERE;
+use super::world::{NOWHERE, World};
+use crate::Outcome;
 use memory::PAGE_SIZE;
 
 pub const CASES: &[Case] = &[
@@ -20,6 +21,20 @@ pub const CASES: &[Case] = &[
         "irql-lowered-up",
         |w| w.call("KeLowerIrql", &[1]),
         |w| w.call("KeLowerIrql", &[0]),
+    ),
+    (
+        "string-left-at-unload",
+        |w| {
+            string(w);
+            w.windows.executive.report_strings_left(&w.machine);
+            Outcome::Return(0)
+        },
+        |w| {
+            let string = string(w);
+            w.value("RtlFreeUnicodeString", &[string]);
+            w.windows.executive.report_strings_left(&w.machine);
+            Outcome::Return(0)
+        },
     ),
     (
         "spin-lock-held",
@@ -171,4 +186,13 @@ fn build(w: &mut super::World, code: u64) -> crate::Outcome {
     let [device, _] = w.irp();
     let arguments = [code, device, 0, 0, 0, PAGE_SIZE, 1, 0, 0];
     w.call("IoBuildDeviceIoControlRequest", &arguments)
+}
+
+/// A UNICODE_STRING that Windows allocated.
+fn string(w: &mut World) -> u64 {
+    let (target, source, text) = (w.space(16), w.space(16), w.word(0x0061_6161));
+    w.value("RtlInitAnsiString", &[source, text]);
+    let arguments = [target, source, 1];
+    assert_eq!(w.value("RtlAnsiStringToUnicodeString", &arguments), 0);
+    target
 }

@@ -133,6 +133,7 @@ fn rows_are_named_once_and_say_what_and_whence() {
         "mapped-after-free",
         "mdl-not-released",
         "mdl-use-after-free",
+        "memory-leak",
         "partial-allocation-ignored",
         "wrong-irql",
     ];

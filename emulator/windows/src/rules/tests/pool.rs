@@ -1,5 +1,6 @@
 use super::Case;
 use super::world::World;
+use crate::Outcome;
 use memory::PAGE_SIZE;
 
 const TAG: u64 = 0x3161_6161;
@@ -52,6 +53,32 @@ pub const CASES: &[Case] = &[
         },
     ),
     (
+        "pool-left-at-unload",
+        |w| {
+            w.pool();
+            unload(w)
+        },
+        |w| {
+            let block = w.pool();
+            w.value("ExFreePool", &[block]);
+            unload(w)
+        },
+    ),
+    (
+        "pool-left-at-unload",
+        |w| {
+            let (block, mdl) = locked(w);
+            w.value("MmUnlockPages", &[mdl]);
+            w.value("ExFreePool", &[block]);
+            unload(w)
+        },
+        |w| {
+            // The MDL of pages is told by another rule.
+            w.pages(1);
+            unload(w)
+        },
+    ),
+    (
         "pool-user-address",
         |w| w.call("ExFreePool", &[0x1000]),
         |w| {
@@ -82,6 +109,11 @@ pub const CASES: &[Case] = &[
         },
     ),
 ];
+
+fn unload(w: &mut World) -> Outcome {
+    w.windows.mm.report_unreleased(&mut w.machine);
+    Outcome::Return(0)
+}
 
 /// Pool that is locked, and the MDL that it is locked through.
 fn locked(w: &mut World) -> (u64, u64) {
