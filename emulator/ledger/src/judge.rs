@@ -19,37 +19,28 @@ const MAX_SUSPECTS: usize = 64;
 impl Ledger {
     pub(crate) fn access(&mut self, access: Access, outcome: event::Outcome) {
         self.facts.accesses += 1;
-        let (route, token) = match outcome {
+        let (gpa, generation, cached, token) = match outcome {
             event::Outcome::Done {
                 gpa,
                 generation,
                 cached,
-            } => (
-                Route {
-                    gpa,
-                    generation,
-                    cached,
-                },
-                None,
-            ),
+            } => (gpa, generation, cached, None),
             event::Outcome::InFlight {
                 token,
                 gpa,
                 generation,
                 cached,
-            } => (
-                Route {
-                    gpa,
-                    generation,
-                    cached,
-                },
-                Some(token),
-            ),
+            } => (gpa, generation, cached, Some(token)),
             event::Outcome::Refused => {
                 self.facts.refused += 1;
                 self.refused(access);
                 return;
             }
+        };
+        let route = Route {
+            gpa,
+            generation,
+            cached,
         };
         let bytes = u64::from(access.length);
         let sum = if access.write {

@@ -7,7 +7,7 @@ use crate::mappings::Leaf;
 use journal::event::Table;
 use memory::{Gpa, Iova, PAGE_SHIFT, PAGE_SIZE};
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 
 /// The domain's number: VT-d keeps 0 for itself.
 const DOMAIN: u16 = 0;
@@ -17,10 +17,33 @@ const MAX_PAGES: u64 = 1 << 13;
 /// Mappings remembered at most.
 const MAX_MAPPINGS: usize = 1 << 20;
 
-/// What is mapped: first and last page.
+/// What is mapped: first and last page; none overlaps another.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
     ranges: BTreeMap<u64, u64>,
+}
+
+impl Mirror {
+    /// Take the pages from `first` to `last` out: what of them was mapped.
+    fn cut(&mut self, first: u64, last: u64) -> Vec<RangeInclusive<u64>> {
+        let mut taken = Vec::new();
+        // From the last range that begins in or before it, downwards.
+        loop {
+            let below = (Bound::Unbounded, Bound::Included(last));
+            let found = self.ranges.range(below).next_back();
+            let Some((&start, &end)) = found.filter(|(_, end)| **end >= first) else {
+                return taken;
+            };
+            self.ranges.remove(&start);
+            if start < first {
+                self.ranges.insert(start, first - 1);
+            }
+            if end > last {
+                self.ranges.insert(last + 1, end);
+            }
+            taken.push(start.max(first)..=end.min(last));
+        }
+    }
 }
 
 impl Ledger {
@@ -33,10 +56,14 @@ impl Ledger {
     ) {
         let (first, pages) = (iova.page(), length >> PAGE_SHIFT);
         let ends = first.checked_add(pages).filter(|_| pages != 0);
-        let (Some(end), true) = (ends, pages <= MAX_PAGES) else {
+        let Some(end) = ends else {
             return;
         };
-        if self.mirror.ranges.len() >= MAX_MAPPINGS {
+        // A unit refuses to map what is mapped; in a journal that says so all
+        // the same the last word counts, page by page.
+        let replaced = self.mirror.cut(first, end - 1);
+        if pages > MAX_PAGES || self.mirror.ranges.len() >= MAX_MAPPINGS {
+            self.mirror_clear(replaced);
             return;
         }
         self.mirror.ranges.insert(first, end - 1);
@@ -59,25 +86,14 @@ impl Ledger {
         if length == 0 {
             return;
         }
-        let first = iova.page();
         let last = iova.0.saturating_add(length - 1) >> PAGE_SHIFT;
-        // From the last range that begins in or before it, downwards.
-        loop {
-            let below = (Bound::Unbounded, Bound::Included(last));
-            let found = self.mirror.ranges.range(below).next_back();
-            let Some((&start, &end)) = found.filter(|(_, end)| **end >= first) else {
-                return;
-            };
-            self.mirror.ranges.remove(&start);
-            if start < first {
-                self.mirror.ranges.insert(start, first - 1);
-            }
-            if end > last {
-                self.mirror.ranges.insert(last + 1, end);
-            }
-            for page in start.max(first)..=end.min(last) {
-                self.mirror_write(page, 0);
-            }
+        let gone = self.mirror.cut(iova.page(), last);
+        self.mirror_clear(gone);
+    }
+
+    fn mirror_clear(&mut self, ranges: Vec<RangeInclusive<u64>>) {
+        for page in ranges.into_iter().flatten() {
+            self.mirror_write(page, 0);
         }
     }
 

@@ -59,6 +59,45 @@ fn an_unmap_beside_leaves_the_mapping() {
 }
 
 #[test]
+fn a_shorter_mapping_over_a_longer_one_hides_no_page_of_it() {
+    let run = map(guest(), ADDRESS, 4, PAGE, true);
+    let run = map(run, ADDRESS, 1, PAGE + 8, true);
+    let (kind, said) = summary(unmap(run, ADDRESS, 0x4000));
+    assert_eq!(kind, Kind::DmaUnmapped);
+    assert!(said.contains("no longer mapped"), "{said}");
+}
+
+#[test]
+fn mappings_that_overlap_are_unmapped_page_by_page() {
+    let overlapping = || {
+        let run = map(guest(), ADDRESS, 4, PAGE, true);
+        map(run, ADDRESS + 0x1000, 4, PAGE + 8, true)
+    };
+    // The page that is looked at is the second.
+    for (start, length, mapped) in [
+        (ADDRESS, 0x1000, true),
+        (ADDRESS + 0x2000, 0x3000, true),
+        (ADDRESS + 0x1000, 0x1000, false),
+        (ADDRESS, 0x5000, false),
+    ] {
+        let (_, said) = summary(unmap(overlapping(), start, length));
+        let wanted = match mapped {
+            true => "the mapping does not allow it",
+            false => "no longer mapped",
+        };
+        assert!(said.contains(wanted), "{start:#x}, {length:#x}: {said}");
+    }
+}
+
+#[test]
+fn a_mapping_of_very_much_takes_the_place_of_what_was_there() {
+    let run = map(guest(), ADDRESS, 4, PAGE, true);
+    let run = map(run, ADDRESS, 1 << 14, 0, true);
+    let (_, said) = summary(run);
+    assert!(said.contains("no longer mapped"), "{said}");
+}
+
+#[test]
 fn without_stacks_the_page_tells_findings_apart_and_a_command_has_one() {
     let mut run = guest()
         .refused(1, ADDRESS)

@@ -41,7 +41,8 @@ fn note_breach(p: &dyn Platform, rule: &Rule, what: &str) {
 }
 
 impl Windows {
-    /// Ask the driver; `input` is a physical adapter's index.
+    /// Ask the driver, with nothing in its output; `input` is a physical
+    /// adapter's index.
     pub(super) fn ask(
         &mut self,
         p: &mut dyn Platform,
@@ -50,6 +51,7 @@ impl Windows {
         output_size: u32,
     ) -> Result<Progress, LifecycleError> {
         p.write(place::QUERY, &[0; query_adapter_info::SIZE as usize])?;
+        p.write(place::OUTPUT, &[0; place::OUTPUT_SIZE as usize])?;
         let at = |offset| Gva(place::QUERY.0 + offset);
         p.write_u32(at(query_adapter_info::TYPE), kind)?;
         p.write_u64(at(query_adapter_info::OUTPUT), place::OUTPUT.0)?;
@@ -69,7 +71,6 @@ impl Windows {
 
     pub(super) fn ask_caps(&mut self, p: &mut dyn Platform) -> Result<Progress, LifecycleError> {
         self.dxgk.stage = Stage::Caps;
-        p.write(place::OUTPUT, &[0; place::OUTPUT_SIZE as usize])?;
         self.ask(p, query::DRIVER_CAPS, None, place::OUTPUT_SIZE)
     }
 
@@ -91,7 +92,6 @@ impl Windows {
         }
         if full && self.dxgk.interface_version() >= Some(VERSION_WDDM_2_4) {
             self.dxgk.stage = Stage::SaveSize;
-            p.write_u64(place::OUTPUT, 0)?;
             let size = FRAMEBUFFER_SAVE_AREA_SIZE;
             return self.ask(p, query::FRAMEBUFFER_SAVE_SIZE, Some(0), size);
         }
@@ -125,9 +125,7 @@ impl Windows {
             self.dxgk.section = (maximum != 0).then(|| Section::new(maximum));
         }
         self.dxgk.stage = Stage::CountRanges;
-        p.write(place::OUTPUT, &[0; reserved_ranges::SIZE as usize])?;
-        let size = reserved_ranges::SIZE;
-        self.ask(p, query::HARDWARE_RESERVED_RANGES, None, size)
+        self.ask_ranges(p)
     }
 
     pub(super) fn ranges_counted(
@@ -143,9 +141,13 @@ impl Windows {
             return self.refuse_ranges(p, &format!("{count} ranges, {MAX_RANGES} at most"));
         }
         self.dxgk.stage = Stage::Ranges;
-        p.write(place::OUTPUT, &[0; place::OUTPUT_SIZE as usize])?;
+        let call = self.ask_ranges(p)?;
         p.write_u32(Gva(place::OUTPUT.0 + reserved_ranges::COUNT), count)?;
         p.write_u64(Gva(place::OUTPUT.0 + reserved_ranges::RANGES), RANGES.0)?;
+        Ok(call)
+    }
+
+    fn ask_ranges(&mut self, p: &mut dyn Platform) -> Result<Progress, LifecycleError> {
         let size = reserved_ranges::SIZE;
         self.ask(p, query::HARDWARE_RESERVED_RANGES, None, size)
     }
