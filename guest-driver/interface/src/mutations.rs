@@ -171,10 +171,7 @@ pub const ALL: &[Mutation] = &[
         "bus-master-off",
         "it was on when the driver started, and the bus driver turns it off after the stop",
     ),
-    nothing(
-        "adapter-free",
-        "pool that is left at the unload is told at the end of a report and is no finding",
-    ),
+    finding("adapter-free", "memory-leak", FEATURES),
     // The kernel's objects.
     nothing("key-close", KERNEL_OBJECT),
     nothing("dxgkrnl-dereference", KERNEL_OBJECT),
