@@ -264,7 +264,7 @@ fn unmapped_between_frames(how: Invalidation) -> (Machine, Vec<Pfn>) {
     let (windows, platform) = machine.parts();
     windows
         .hal
-        .unmap_with(platform, DomainId(domain), &pages, how)
+        .unmap_with(platform, DomainId(domain), &pages, true, how)
         .unwrap();
     (machine, pages)
 }
@@ -333,7 +333,7 @@ fn freed_with_a_read_in_flight(how: Invalidation) -> Machine {
     let (windows, platform) = machine.parts();
     windows
         .hal
-        .unmap_with(platform, DomainId(domain), &pages, how)
+        .unmap_with(platform, DomainId(domain), &pages, true, how)
         .unwrap();
     windows.mm.release_pages(platform, id);
     to_the_end(&mut machine);
