@@ -11,6 +11,7 @@ pub mod hal;
 pub mod injected;
 pub mod layout;
 pub mod loader;
+mod lookaside;
 pub mod mm;
 pub mod platform;
 pub mod processor;

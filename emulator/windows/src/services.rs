@@ -3,7 +3,7 @@
 use crate::call::{Call, Outcome, Stop};
 use crate::platform::Platform;
 use crate::rules::work as rule;
-use crate::{Windows, dxgk, executive, injected, layout, mm, status};
+use crate::{Windows, dxgk, executive, injected, layout, lookaside, mm, status};
 use memory::{Gva, PAGE_SIZE};
 
 /// Who implements a routine.
@@ -19,6 +19,19 @@ const SHARED: &[(&str, dxgk::Callback)] = &[
     (dxgk::REGISTER, dxgk::register),
     (dxgk::REGISTER_DISPLAY_ONLY, dxgk::register_display_only),
     ("MmGetSystemRoutineAddress", get_system_routine_address),
+    (
+        "ExInitializeNPagedLookasideList",
+        lookaside::initialize_nonpaged,
+    ),
+    (
+        "ExInitializePagedLookasideList",
+        lookaside::initialize_paged,
+    ),
+    ("ExInitializeLookasideListEx", lookaside::initialize_ex),
+    ("ExDeleteNPagedLookasideList", lookaside::delete_nonpaged),
+    ("ExDeletePagedLookasideList", lookaside::delete_paged),
+    ("ExDeleteLookasideListEx", lookaside::delete_ex),
+    ("ExFlushLookasideListEx", lookaside::flush),
 ];
 
 /// Data exports of ntoskrnl, each an 8-byte cell with its value. From public
@@ -159,7 +172,12 @@ fn get_system_routine_address(windows: &mut Windows, p: &mut dyn Platform, call:
         Ok(name) => name,
         Err(e) => return e.into(),
     };
+    // The display port library has those two by other means.
+    let of_displib = [dxgk::REGISTER, dxgk::REGISTER_DISPLAY_ONLY];
     let known = windows.helpers.contains_key(&name)
+        || SHARED
+            .iter()
+            .any(|(n, _)| *n == name && !of_displib.contains(n))
         || CELLS.iter().any(|(n, _)| *n == name)
         || executive::SERVICES.iter().any(|(n, _)| *n == name)
         || mm::SERVICES.iter().any(|(n, _)| *n == name);

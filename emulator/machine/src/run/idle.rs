@@ -100,6 +100,9 @@ impl Machine {
         if executive.next_deadline(None).is_some() {
             return Some(processor::left_behind(Gva(0), "a timer that is set"));
         }
+        if let Some(list) = executive.lookasides().next() {
+            return Some(processor::left_behind(list, "a lookaside list"));
+        }
         None
     }
 

@@ -1,6 +1,8 @@
-//! Interlocked lists under a spin lock: LIST_ENTRY is {Flink, Blink}.
+//! Interlocked lists under a spin lock: LIST_ENTRY is {Flink, Blink}; and
+//! sequenced lists, which need none.
 
 use super::rules::unless;
+use super::spec::slist;
 use super::{Answer, State, field, pointer, spinlock};
 use crate::rules::executive::LIST_CORRUPT;
 use crate::{Call, Outcome, Platform};
@@ -78,4 +80,76 @@ pub(super) fn remove_head(_: &mut State, p: &mut dyn Platform, call: &Call) -> A
     }
     spinlock::free(p, "ExInterlockedRemoveHeadList", lock)?;
     Ok(unless(held, removed))
+}
+
+/// An SLIST_HEADER: depth, sequence number, first entry, and the bits beside
+/// it.
+struct Sequenced {
+    depth: u64,
+    sequence: u64,
+    first: u64,
+    reserved: u64,
+}
+
+impl Sequenced {
+    fn read(p: &dyn Platform, head: Gva) -> Result<Self, Outcome> {
+        let counts = p.read_u64(head)?;
+        let first = p.read_u64(field(head, slist::FIRST)?)?;
+        Ok(Self {
+            depth: counts & ((1 << slist::DEPTH_BITS) - 1),
+            sequence: counts >> slist::DEPTH_BITS,
+            first: first & !slist::RESERVED,
+            reserved: first & slist::RESERVED,
+        })
+    }
+
+    fn write(&self, p: &mut dyn Platform, head: Gva) -> Result<(), Outcome> {
+        let depth = self.depth & ((1 << slist::DEPTH_BITS) - 1);
+        p.write_u64(head, depth | self.sequence << slist::DEPTH_BITS)?;
+        p.write_u64(field(head, slist::FIRST)?, self.first | self.reserved)?;
+        Ok(())
+    }
+}
+
+/// PSLIST_ENTRY ExpInterlockedPushEntrySList(head, entry): the entry that was
+/// first, or NULL.
+pub(super) fn push_sequenced(_: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
+    let (head, entry) = (pointer(call, p, 0)?, pointer(call, p, 1)?);
+    let mut list = Sequenced::read(p, head)?;
+    let old = list.first;
+    p.write_u64(entry, old)?;
+    list.first = entry.0 & !slist::RESERVED;
+    list.depth += 1;
+    list.sequence = list.sequence.wrapping_add(1);
+    list.write(p, head)?;
+    Ok(Outcome::Return(old))
+}
+
+/// PSLIST_ENTRY ExpInterlockedPopEntrySList(head): the first entry, or NULL.
+pub(super) fn pop_sequenced(_: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
+    let head = pointer(call, p, 0)?;
+    let mut list = Sequenced::read(p, head)?;
+    let first = list.first;
+    if first != 0 {
+        list.first = p.read_u64(Gva(first))? & !slist::RESERVED;
+        list.depth = list.depth.saturating_sub(1);
+        list.write(p, head)?;
+    }
+    Ok(Outcome::Return(first))
+}
+
+/// PSLIST_ENTRY ExpInterlockedFlushSList(head): all entries, by their first.
+pub(super) fn flush_sequenced(_: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
+    let head = pointer(call, p, 0)?;
+    let mut list = Sequenced::read(p, head)?;
+    let first = std::mem::take(&mut list.first);
+    list.depth = 0;
+    list.write(p, head)?;
+    Ok(Outcome::Return(first))
+}
+
+/// USHORT ExQueryDepthSList(head).
+pub(super) fn sequenced_depth(_: &mut State, p: &mut dyn Platform, call: &Call) -> Answer {
+    let head = pointer(call, p, 0)?;
+    Ok(Outcome::Return(Sequenced::read(p, head)?.depth))
 }

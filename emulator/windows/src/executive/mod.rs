@@ -25,6 +25,7 @@ mod object;
 mod print;
 mod processor;
 mod registry;
+mod remove_lock;
 mod rules;
 mod services;
 pub mod spec;
@@ -85,6 +86,8 @@ pub struct State {
     registry: Registry,
     io: io::Io,
     work: work::Work,
+    /// Lookaside lists that were initialised and not deleted.
+    lookasides: BTreeSet<Gva>,
 }
 
 impl State {
@@ -125,6 +128,21 @@ impl State {
         // As large as the region at most.
         p.write(at, &vec![0; bytes as usize])?;
         Ok(Some(at))
+    }
+
+    /// A lookaside list is in use; false if it was already.
+    pub(crate) fn add_lookaside(&mut self, list: Gva) -> bool {
+        self.lookasides.insert(list)
+    }
+
+    /// A lookaside list is deleted; false if there was none.
+    pub(crate) fn remove_lookaside(&mut self, list: Gva) -> bool {
+        self.lookasides.remove(&list)
+    }
+
+    /// Lookaside lists that are in use.
+    pub fn lookasides(&self) -> impl Iterator<Item = Gva> + '_ {
+        self.lookasides.iter().copied()
     }
 
     /// A point to come back to.

@@ -1,7 +1,10 @@
 //! The routines, by the name a driver imports them under.
 
 use super::{Service, bugcheck, dispatcher, dpc, fast_mutex, io, irql, list, mutex, object};
-use super::{print, registry, spinlock, strings, thread, time, timer, trace, version, wait, work};
+use super::{
+    print, registry, remove_lock, spinlock, strings, thread, time, timer, trace, version, wait,
+    work,
+};
 
 /// A row: the routine's own errors are outcomes too.
 macro_rules! row {
@@ -39,6 +42,10 @@ pub const SERVICES: &[(&str, Service)] = &[
     row!("ExInterlockedInsertHeadList", list::insert_head),
     row!("ExInterlockedInsertTailList", list::insert_tail),
     row!("ExInterlockedRemoveHeadList", list::remove_head),
+    row!("ExpInterlockedPushEntrySList", list::push_sequenced),
+    row!("ExpInterlockedPopEntrySList", list::pop_sequenced),
+    row!("ExpInterlockedFlushSList", list::flush_sequenced),
+    row!("ExQueryDepthSList", list::sequenced_depth),
     // Fast and guarded mutexes
     row!("ExAcquireFastMutex", fast_mutex::acquire),
     row!("ExAcquireFastMutexUnsafe", fast_mutex::acquire_unsafe),
@@ -149,6 +156,14 @@ pub const SERVICES: &[(&str, Service)] = &[
     row!("IoGetDeviceObjectPointer", io::get_device),
     row!("IoBuildDeviceIoControlRequest", io::build_request),
     row!("IofCallDriver", io::call_driver),
+    // Remove locks
+    row!("IoInitializeRemoveLockEx", remove_lock::initialize),
+    row!("IoAcquireRemoveLockEx", remove_lock::acquire),
+    row!("IoReleaseRemoveLockEx", remove_lock::release),
+    row!(
+        "IoReleaseRemoveLockAndWaitEx",
+        remove_lock::release_and_wait
+    ),
     // Work items
     row!("IoAllocateWorkItem", work::allocate),
     row!("IoFreeWorkItem", work::free),

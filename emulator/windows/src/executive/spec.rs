@@ -164,6 +164,49 @@ pub mod work {
     pub const CUSTOM_PRIORITY: u64 = 32;
 }
 
+/// IO_REMOVE_LOCK.
+pub mod remove_lock {
+    /// IoCount; Removed, a byte, comes first.
+    pub const COUNT: u64 = 0x4;
+    /// RemoveEvent.
+    pub const EVENT: u64 = 0x8;
+    /// Bytes.
+    pub const SIZE: u64 = 0x20;
+}
+
+/// SLIST_HEADER.
+pub mod slist {
+    /// Bits of the depth in the first half; a sequence number is above them.
+    pub const DEPTH_BITS: u32 = 16;
+    /// The second half: the first entry, and bits that are no part of it.
+    pub const FIRST: u64 = 0x8;
+    /// Those bits.
+    pub const RESERVED: u64 = 0xf;
+}
+
+/// GENERAL_LOOKASIDE: what NPAGED_LOOKASIDE_LIST, PAGED_LOOKASIDE_LIST and
+/// LOOKASIDE_LIST_EX are on x64. An SLIST_HEADER comes first.
+pub mod lookaside {
+    /// MaximumDepth; Depth is before it.
+    pub const MAXIMUM_DEPTH: u64 = 0x12;
+    /// Type.
+    pub const TYPE: u64 = 0x24;
+    /// Tag.
+    pub const TAG: u64 = 0x28;
+    /// Size.
+    pub const ENTRY_SIZE: u64 = 0x2c;
+    /// Allocate.
+    pub const ALLOCATE: u64 = 0x30;
+    /// Free.
+    pub const FREE: u64 = 0x38;
+    /// ListEntry.
+    pub const LIST: u64 = 0x40;
+    /// Bytes, without padding.
+    pub const SIZE: u64 = 0x60;
+    /// MaximumDepth of a new list.
+    pub const LIMIT: u16 = 256;
+}
+
 /// KDPC.
 pub mod kdpc {
     /// DpcObject, its type.

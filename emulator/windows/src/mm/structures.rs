@@ -3,7 +3,7 @@
 use super::{Gva, State, pool};
 use crate::platform::Platform;
 use crate::rules::{contiguous as contiguous_rule, mm as rule, pool as pool_rule};
-use journal::event::{AllocationKind, Subject};
+use journal::event::{AllocationKind, StackId, Subject};
 
 impl State {
     /// The driver was unloaded: tell of each MDL of `MmAllocatePagesForMdl`
@@ -11,6 +11,8 @@ impl State {
     /// or not; of pages that it left, whose structure it freed; and of other
     /// memory that it left.
     pub fn report_unreleased(&mut self, platform: &mut dyn Platform) {
+        // None of the driver's code is running.
+        let none = StackId::default();
         let left = self.mdls.iter();
         for (&mdl, made) in left.filter(|(_, made)| made.kind == AllocationKind::MmMdl) {
             let what = match self.record(made.allocation) {
@@ -21,7 +23,7 @@ impl State {
                 allocation: Some(made.allocation),
                 address: mdl.0,
             };
-            rule::UNRELEASED.report(platform, subject, None, what);
+            rule::UNRELEASED.report_from(platform, none, subject, None, what);
         }
         let pages = self.records.iter();
         for (&id, record) in pages.filter(|(_, record)| record.kind == AllocationKind::MmMdl) {
@@ -38,13 +40,14 @@ impl State {
                 address: mdl.0,
             };
             let what = format!("the MDL at {mdl} was freed, and its pages were not");
-            rule::PAGES_LEFT.report(platform, subject, None, what);
+            rule::PAGES_LEFT.report_from(platform, none, subject, None, what);
         }
         self.report_memory_left(platform);
     }
 
     /// The rest of what it left: pool and contiguous memory.
-    fn report_memory_left(&self, platform: &mut dyn Platform) {
+    fn report_memory_left(&self, platform: &dyn Platform) {
+        let none = StackId::default();
         let about = |id, address: Gva| Subject {
             allocation: Some(id),
             address: address.0,
@@ -63,14 +66,14 @@ impl State {
                     pool::tag_text(block.tag)
                 ),
             };
-            pool_rule::LEFT.report(platform, about(block.id, at), None, what);
+            pool_rule::LEFT.report_from(platform, none, about(block.id, at), None, what);
         }
         let contiguous = self.records.iter();
         let contiguous = contiguous.filter(|(_, r)| r.kind == AllocationKind::MmContiguous);
         for (&id, record) in contiguous {
             let at = record.address;
             let what = format!("the contiguous memory at {at} was not freed");
-            contiguous_rule::CONTIGUOUS_LEFT.report(platform, about(id, at), None, what);
+            contiguous_rule::CONTIGUOUS_LEFT.report_from(platform, none, about(id, at), None, what);
         }
     }
 

@@ -308,6 +308,62 @@ rules! {
         "An IRP is sent at DISPATCH_LEVEL or below",
     )
     .page();
+    REMOVE_LOCK_IRQL "remove-lock-irql" = Rule::at(
+        &["IoAcquireRemoveLockEx", "IoReleaseRemoveLockEx"],
+        AtMost(DISPATCH),
+        "A remove lock is acquired and released at DISPATCH_LEVEL or below",
+    )
+    .page();
+    REMOVE_LOCK_PASSIVE "remove-lock-passive" = Rule::at(
+        &["IoInitializeRemoveLockEx", "IoReleaseRemoveLockAndWaitEx"],
+        AtMost(PASSIVE),
+        "A remove lock is initialised, and waited for, at PASSIVE_LEVEL",
+    )
+    .page();
+    LOOKASIDE_IRQL "lookaside-irql" = Rule::at(
+        &[
+            "ExInitializeNPagedLookasideList",
+            "ExDeleteNPagedLookasideList",
+            "ExInitializeLookasideListEx",
+            "ExDeleteLookasideListEx",
+            "ExFlushLookasideListEx",
+        ],
+        AtMost(DISPATCH),
+        "A lookaside list is initialised, flushed and deleted at DISPATCH_LEVEL or below",
+    )
+    .page();
+    LOOKASIDE_PAGED_IRQL "paged-lookaside-irql" = Rule::at(
+        &["ExInitializePagedLookasideList", "ExDeletePagedLookasideList"],
+        AtMost(APC),
+        "A lookaside list of paged pool is initialised and deleted at APC_LEVEL or below",
+    )
+    .page();
+    LOOKASIDE_FLAGS "lookaside-flags" = Rule::new(
+        &["ExInitializeLookasideListEx"],
+        "Flags are 0 or one of EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL and FAIL_NO_RAISE",
+    )
+    .returns(status::INVALID_PARAMETER_5 as u64)
+    .documented("ExInitializeLookasideListEx's page, return value");
+    LOOKASIDE_UNKNOWN "lookaside-not-initialised" = Rule::new(
+        &[
+            "ExDeleteNPagedLookasideList",
+            "ExDeletePagedLookasideList",
+            "ExDeleteLookasideListEx",
+        ],
+        "Only a lookaside list that was initialised is deleted, and once",
+    )
+    .stops(stop::SECURITY_CHECK, [Is(3), Of("the list"), Is(0), Is(0)])
+    .inferred("bug check 0x139, FAST_FAIL_CORRUPT_LIST_ENTRY: it is taken out of the list of all");
+    LOOKASIDE_DEPTH "lookaside-depth" = Rule::new(
+        &[
+            "ExInitializeNPagedLookasideList",
+            "ExInitializePagedLookasideList",
+            "ExInitializeLookasideListEx",
+        ],
+        "A lookaside list keeps nothing: what is freed to it goes back to pool at once",
+    )
+    .ours("Windows decides how much a list keeps; so a second free of an entry, and its use after \
+           the free, are seen");
     IRP_COMPLETE "irp-complete" = Rule::new(
         &["IofCallDriver"],
         "An IRP is sent that was built and is not complete",

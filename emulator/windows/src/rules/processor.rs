@@ -140,7 +140,7 @@ rules! {
     .inferred("bug check 0xC7, TIMER_OR_DPC_INVALID");
     LEFT_BEHIND "left-behind" = Rule::new(
         &[],
-        "Threads and timers of a driver end before it is unloaded",
+        "Threads, timers and lookaside lists of a driver end before it is unloaded",
     )
     .stops(0xCE, [Of("the address"), Is(8), Of("the address"), Is(0)])
     .documented("bug check 0xCE, DRIVER_UNLOADED_WITHOUT_CANCELLING_PENDING_OPERATIONS");

@@ -36,6 +36,19 @@ pub const CASES: &[Case] = &[
             Outcome::Return(0)
         },
     ),
+    ("lookaside-flags", |w| lookaside(w, 3), |w| lookaside(w, 1)),
+    (
+        "lookaside-not-initialised",
+        |w| {
+            let list = w.lookaside(0);
+            w.value("ExDeleteLookasideListEx", &[list]);
+            w.call("ExDeleteLookasideListEx", &[list])
+        },
+        |w| {
+            let list = w.lookaside(0);
+            w.call("ExDeleteLookasideListEx", &[list])
+        },
+    ),
     (
         "spin-lock-held",
         |w| {
@@ -195,4 +208,77 @@ fn string(w: &mut World) -> u64 {
     let arguments = [target, source, 1];
     assert_eq!(w.value("RtlAnsiStringToUnicodeString", &arguments), 0);
     target
+}
+
+fn lookaside(w: &mut World, flags: u64) -> Outcome {
+    let at = w.space(0x60);
+    let arguments = [at, 0, 0, 0, flags, 0x40, 1, 0];
+    w.call("ExInitializeLookasideListEx", &arguments)
+}
+
+#[test]
+fn an_entry_of_a_lookaside_list_is_had_from_pool_and_goes_back_there() {
+    let mut w = World::new();
+    let list = w.lookaside(0);
+    // As the inline routines do: an empty list, so Allocate; Depth is 0, so
+    // Free.
+    assert_eq!(w.value("ExpInterlockedPopEntrySList", &[list]), 0);
+    let [allocate, free] = ["ExAllocatePoolWithTag", "ExFreePool"]
+        .map(|name| w.windows.resolve_routine("test", name).0);
+    assert_eq!((w.get(list + 0x30), w.get(list + 0x38)), (allocate, free));
+    assert_eq!(w.get(list + 0x10) & 0xffff, 0);
+    assert_eq!(w.value("ExQueryDepthSList", &[list]), 0);
+    let (kind, size) = (w.get(list + 0x20) >> 32, w.get(list + 0x28) >> 32);
+    assert_eq!((kind, size), (0, 0x40));
+    assert_eq!(w.windows.executive.lookasides().count(), 1);
+    w.value("ExDeleteLookasideListEx", &[list]);
+    assert_eq!(w.windows.executive.lookasides().count(), 0);
+}
+
+#[test]
+fn sequenced_list_gives_back_what_was_pushed_last_first() {
+    let mut w = World::new();
+    let (head, first, second) = (w.space(16), w.space(16), w.space(16));
+    assert_eq!(w.value("ExpInterlockedPushEntrySList", &[head, first]), 0);
+    let before = w.value("ExpInterlockedPushEntrySList", &[head, second]);
+    assert_eq!(before, first);
+    assert_eq!(w.value("ExQueryDepthSList", &[head]), 2);
+    assert_eq!(w.value("ExpInterlockedPopEntrySList", &[head]), second);
+    assert_eq!(w.value("ExpInterlockedFlushSList", &[head]), first);
+    assert_eq!(w.value("ExpInterlockedPopEntrySList", &[head]), 0);
+    assert_eq!(w.value("ExQueryDepthSList", &[head]), 0);
+}
+
+#[test]
+fn remove_lock_is_waited_for_until_its_last_user_has_released_it() {
+    let mut w = World::new();
+    let lock = w.remove_lock();
+    let acquire = [lock, 0, 0, 0, 0x20];
+    // Two users; one of them waits for the other.
+    assert_eq!(w.value("IoAcquireRemoveLockEx", &acquire), 0);
+    assert_eq!(w.value("IoAcquireRemoveLockEx", &acquire), 0);
+    let release = [lock, 0, 0x20];
+    let Outcome::Block(wait) = w.call("IoReleaseRemoveLockAndWaitEx", &release) else {
+        panic!("somebody has the lock");
+    };
+    let World {
+        windows, machine, ..
+    } = &mut w;
+    assert_eq!(windows.executive.try_satisfy(machine, &wait), None);
+    let pending = u64::from(crate::status::DELETE_PENDING);
+    assert_eq!(w.value("IoAcquireRemoveLockEx", &acquire), pending);
+    w.value("IoReleaseRemoveLockEx", &release);
+    let World {
+        windows, machine, ..
+    } = &mut w;
+    let status = windows.executive.try_satisfy(machine, &wait);
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn remove_lock_that_nobody_else_has_is_not_waited_for() {
+    let mut w = World::new();
+    let lock = w.remove_lock();
+    w.value("IoAcquireRemoveLockEx", &[lock, 0, 0, 0, 0x20]);
+    w.value("IoReleaseRemoveLockAndWaitEx", &[lock, 0, 0x20]);
 }

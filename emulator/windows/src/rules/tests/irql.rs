@@ -62,6 +62,21 @@ fn arguments(w: &mut World, routine: &str, rule: &str) -> Vec<u64> {
             w.put(item + 0x10, layout::IMAGES.0);
             vec![item, 1]
         }
+        "IoInitializeRemoveLockEx" => vec![w.space(0x20), 1, 0, 0, 0x20],
+        "IoAcquireRemoveLockEx" => vec![w.remove_lock(), 0, 0, 0, 0x20],
+        "IoReleaseRemoveLockEx" | "IoReleaseRemoveLockAndWaitEx" => {
+            let lock = w.remove_lock();
+            w.value("IoAcquireRemoveLockEx", &[lock, 0, 0, 0, 0x20]);
+            vec![lock, 0, 0x20]
+        }
+        "ExInitializeNPagedLookasideList" | "ExInitializePagedLookasideList" => {
+            vec![w.space(0x80), 0, 0, 0, 0x40, 1, 0]
+        }
+        "ExInitializeLookasideListEx" => vec![w.space(0x80), 0, 0, 0, 0, 0x40, 1, 0],
+        "ExDeleteNPagedLookasideList"
+        | "ExDeletePagedLookasideList"
+        | "ExDeleteLookasideListEx"
+        | "ExFlushLookasideListEx" => vec![w.lookaside(0)],
         "KeReadStateSemaphore" => vec![w.semaphore()],
         "KeReleaseSemaphore" => vec![w.semaphore(), 0, 1, 0],
         "KeReadStateTimer" | "KeCancelTimer" | "KeInitializeTimer" => vec![w.timer()],

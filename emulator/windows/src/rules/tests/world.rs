@@ -194,6 +194,20 @@ impl World {
         at
     }
 
+    pub fn remove_lock(&mut self) -> u64 {
+        let at = self.space(0x20);
+        self.value("IoInitializeRemoveLockEx", &[at, 1, 0, 0, 0x20]);
+        at
+    }
+
+    /// A lookaside list of nonpaged pool, in blocks of 64 bytes.
+    pub fn lookaside(&mut self, flags: u64) -> u64 {
+        let at = self.space(0x60);
+        let arguments = [at, 0, 0, 0, flags, 0x40, 0x3161_6161, 0];
+        self.value("ExInitializeLookasideListEx", &arguments);
+        at
+    }
+
     /// A system thread is made, and has the CPU.
     pub fn in_thread(&mut self) -> &mut Self {
         let handle = self.space(8);
