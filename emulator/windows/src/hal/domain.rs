@@ -1,6 +1,7 @@
 //! Domains and their second-level tables (VT-d 9.8): four levels, leaves of
 //! 4 KiB; larger ones where all of RAM is mapped.
 
+use super::owners::Owners;
 use super::queue::{Invalidation, Request, blocks};
 use super::{HalError, State, write_entry};
 use crate::mm;
@@ -38,39 +39,9 @@ pub(super) struct Domain {
     /// Every table, the top one first.
     tables: Vec<PageRun>,
     /// Mapped pages.
-    pages: BTreeMap<u64, Mapped>,
+    pages: BTreeMap<u64, Owners>,
     /// Runs that are mapped for good, by leaves of any size.
     lasting: Vec<PageRun>,
-}
-
-/// A page can be mapped for several owners at once (two handles over one
-/// page): its leaf allows what any of them may, and stays until the last
-/// unmap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Mapped {
-    /// Owners whose device only reads.
-    readers: u32,
-    /// Owners whose device writes too.
-    writers: u32,
-}
-
-impl Mapped {
-    const fn owners(&mut self, write: bool) -> &mut u32 {
-        if write {
-            &mut self.writers
-        } else {
-            &mut self.readers
-        }
-    }
-
-    /// The access bits of the leaf (VT-d 9.8).
-    const fn rights(self) -> u64 {
-        match (self.readers, self.writers) {
-            (0, 0) => 0,
-            (_, 0) => spec::ENTRY_READ,
-            _ => spec::ENTRY_READ | spec::ENTRY_WRITE,
-        }
-    }
 }
 
 /// The last table of level 1 that was found: neighbours share it.
@@ -348,7 +319,7 @@ impl Domain {
         }
         let old = self.pages.get(&frame.0).copied().unwrap_or_default();
         let mut new = old;
-        let owners = new.owners(write);
+        let owners = new.of(write);
         *owners = owners.saturating_add(1);
         if old.rights() != new.rights() {
             let table = self.leaf_table(platform, mm, id, cursor, frame)?;
@@ -373,7 +344,7 @@ impl Domain {
         };
         let old = self.pages.get(&frame.0).copied().unwrap_or_default();
         let mut new = old;
-        let owners = new.owners(write);
+        let owners = new.of(write);
         let Some(left) = owners.checked_sub(1) else {
             return Err(not_mapped);
         };
@@ -389,7 +360,7 @@ impl Domain {
             };
             write_leaf(platform, table, id, frame, value)?;
         }
-        if new == Mapped::default() {
+        if new == Owners::default() {
             self.pages.remove(&frame.0);
         } else {
             self.pages.insert(frame.0, new);
@@ -406,7 +377,7 @@ impl Domain {
             .chunk_by(|a, b| a == b)
             .find(|same| {
                 let mapped = same.first().and_then(|page| self.pages.get(page));
-                let owners = mapped.map_or(0, |&(mut mapped)| *mapped.owners(write));
+                let owners = mapped.map_or(0, |&(mut mapped)| *mapped.of(write));
                 u64::from(owners) < same.len() as u64
             })
             .and_then(|same| same.first().copied())

@@ -8,6 +8,7 @@
 mod contexts;
 mod domain;
 mod faults;
+mod owners;
 mod pci;
 mod queue;
 pub mod spec;

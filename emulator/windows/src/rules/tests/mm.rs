@@ -1,9 +1,8 @@
 use super::Case;
 use super::world::{NOWHERE, World};
 use crate::Outcome;
-use crate::mm::Mdl;
 use crate::mm::testing::FIRST;
-use memory::{Gva, PAGE_SIZE};
+use memory::PAGE_SIZE;
 
 const EX: &str = "MmAllocatePagesForMdlEx";
 const NODE: &str = "MmAllocateNodePagesForMdlEx";
@@ -13,10 +12,7 @@ const FREE: &str = "MmFreePagesFromMdl";
 const UNMAP: &str = "MmUnmapLockedPages";
 const LOCK: &str = "MmProbeAndLockPages";
 const UNLOCK: &str = "MmUnlockPages";
-const BUILD: &str = "MmBuildMdlForNonPagedPool";
-const REWRITTEN: &str = "mdl-rewritten-while-device-mapped";
-/// Offsets of StartVa, of ByteCount and of the first slot of an MDL.
-const START: u64 = 0x20;
+/// Offset of ByteCount and of the first slot of an MDL.
 const COUNT: u64 = 0x28;
 const SLOT: u64 = 0x30;
 /// Last address of a range with four pages to give.
@@ -135,63 +131,6 @@ pub const CASES: &[Case] = &[
             let (memory, mdl) = locked_contiguous(w);
             w.value(UNLOCK, &[mdl]);
             w.call("MmFreeContiguousMemory", &[memory])
-        },
-    ),
-    (
-        REWRITTEN,
-        |w| {
-            let mdl = pinned(w);
-            w.call("MmAdvanceMdl", &[mdl, 16])
-        },
-        |w| {
-            let mdl = pinned(w);
-            w.call("MmAdvanceMdl", &[mdl, 0])
-        },
-    ),
-    (
-        REWRITTEN,
-        |w| {
-            let mdl = pinned(w);
-            let other = w.pool();
-            w.put(mdl + START, other);
-            w.call(BUILD, &[mdl])
-        },
-        |w| {
-            let mdl = w.pool_mdl();
-            w.value(BUILD, &[mdl]);
-            pin(w, mdl);
-            w.call(BUILD, &[mdl])
-        },
-    ),
-    (
-        REWRITTEN,
-        |w| {
-            let mdl = pinned(w);
-            w.set_flags(mdl, 0);
-            w.call(LOCK, &[mdl, 0, 1])
-        },
-        |w| {
-            let mdl = pinned(w);
-            w.windows.mm.unpin_for_device(Gva(mdl));
-            w.set_flags(mdl, 0);
-            w.call(LOCK, &[mdl, 0, 1])
-        },
-    ),
-    (
-        REWRITTEN,
-        |w| part_twice(w, PAGE_SIZE),
-        |w| part_twice(w, 0),
-    ),
-    (
-        "mdl-device-mapped",
-        |w| {
-            let mdl = pinned(w);
-            w.call("IoFreeMdl", &[mdl])
-        },
-        |w| {
-            let mdl = pinned(w);
-            w.windows.mm.unpin_for_device(Gva(mdl));
-            w.call("IoFreeMdl", &[mdl])
         },
     ),
     (
@@ -470,31 +409,9 @@ fn locked_contiguous(w: &mut World) -> (u64, u64) {
     (memory, mdl)
 }
 
-/// A partial MDL that the device reaches is built again, that many bytes
-/// further on.
-fn part_twice(w: &mut World, further: u64) -> Outcome {
-    let (source, start, target) = w.source_and_target();
-    w.value(PART, &[source, target, start, PAGE_SIZE]);
-    pin(w, target);
-    w.call(PART, &[source, target, start + further, PAGE_SIZE])
-}
-
 fn io_space_mdl(w: &mut World) -> Outcome {
     let (list, result) = (w.io_list(PAGE_SIZE), w.space(8));
     w.call("MmAllocateMdlForIoSpace", &[list, 1, result])
-}
-
-/// An MDL for pool that the device reaches.
-fn pinned(w: &mut World) -> u64 {
-    let mdl = w.locked();
-    pin(w, mdl);
-    mdl
-}
-
-fn pin(w: &mut World, mdl: u64) {
-    let read = Mdl::read(&w.machine, Gva(mdl)).unwrap();
-    let frames = read.frames(&w.machine).unwrap();
-    w.windows.mm.pin_for_device(Gva(mdl), &frames);
 }
 
 /// An MDL with pages, and one of the driver's own with the same pages.

@@ -7,6 +7,7 @@ mod irql;
 mod locks;
 mod mapping;
 mod mm;
+mod pins;
 mod pool;
 mod processor;
 mod work;
@@ -46,6 +47,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         locks::CASES,
         work::CASES,
         mm::CASES,
+        pins::CASES,
         mapping::CASES,
         contiguous::CASES,
         pool::CASES,
