@@ -1,6 +1,11 @@
-//! The file: a header, then frames of length, CRC-32 and one postcard record.
+//! The file: a header, then frames of length, CRC-32 and one postcard record;
+//! or, with the highest bit of the length set and the checksum inverted, one
+//! postcard run of accesses.
 
 use crate::event::Record;
+use crate::run::Run;
+use serde::Serialize;
+use std::fmt;
 use std::io::{self, Read};
 use thiserror::Error;
 
@@ -9,19 +14,37 @@ pub(crate) const HEADER: [u8; 8] = *b"DMASANJ1";
 /// No record is longer; a longer length is a damaged frame.
 pub const MAX_RECORD: usize = 4 << 20;
 
+/// A frame's length has this bit if it is of a run.
+const RUN: u32 = 1 << 31;
+
 /// Append the frame of `record` to `out`.
 pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) -> Result<(), postcard::Error> {
+    frame(record, out, false)
+}
+
+/// Append the frame of a run.
+pub(crate) fn encode_run(run: &Run, out: &mut Vec<u8>) -> Result<(), postcard::Error> {
+    frame(run, out, true)
+}
+
+fn frame(what: &impl Serialize, out: &mut Vec<u8>, run: bool) -> Result<(), postcard::Error> {
     let start = out.len();
     out.extend_from_slice(&[0; 8]);
     // Taken out and put back: postcard's Extend flavour wants the vector.
-    let mut whole = postcard::to_extend(record, std::mem::take(out))?;
+    let mut whole = postcard::to_extend(what, std::mem::take(out))?;
     let payload = &whole[start + 8..];
-    let length = (payload.len() as u32).to_le_bytes();
-    let crc = crc32fast::hash(payload).to_le_bytes();
-    whole[start..start + 4].copy_from_slice(&length);
-    whole[start + 4..start + 8].copy_from_slice(&crc);
+    let length = payload.len() as u32 | if run { RUN } else { 0 };
+    let crc = checksum(payload, run);
+    whole[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    whole[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
     *out = whole;
     Ok(())
+}
+
+/// Of a run it is another one, so that a damaged length is no other kind.
+fn checksum(payload: &[u8], run: bool) -> u32 {
+    let crc = crc32fast::hash(payload);
+    if run { !crc } else { crc }
 }
 
 /// Why a journal cannot be read.
@@ -52,6 +75,16 @@ pub enum Tail {
     },
 }
 
+/// Records that were read together.
+#[derive(Default)]
+struct Records(Option<Box<dyn Iterator<Item = Record> + Send>>);
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records").finish_non_exhaustive()
+    }
+}
+
 /// Reads records one by one.
 #[derive(Debug)]
 pub struct Reader<R> {
@@ -59,6 +92,8 @@ pub struct Reader<R> {
     at: u64,
     tail: Option<Tail>,
     payload: Vec<u8>,
+    /// What is left of a run.
+    run: Records,
 }
 
 impl<R: Read> Reader<R> {
@@ -76,6 +111,7 @@ impl<R: Read> Reader<R> {
             at: HEADER.len() as u64,
             tail: None,
             payload: Vec::new(),
+            run: Records::default(),
         })
     }
 
@@ -85,6 +121,9 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// [`ReadError::Io`].
     pub fn next_record(&mut self) -> Result<Option<Record>, ReadError> {
+        if let Some(record) = self.run.0.as_mut().and_then(Iterator::next) {
+            return Ok(Some(record));
+        }
         if self.tail.is_some() {
             return Ok(None);
         }
@@ -97,7 +136,8 @@ impl<R: Read> Reader<R> {
         if got < head.len() {
             return self.torn(got as u64, "a frame's head is cut off");
         }
-        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        let (run, length) = (length & RUN != 0, (length & !RUN) as usize);
         let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
         if length > MAX_RECORD {
             return self.torn(8, "a frame's length is impossible");
@@ -107,14 +147,23 @@ impl<R: Read> Reader<R> {
         if got < length {
             return self.torn(8 + got as u64, "a record is cut off");
         }
-        if crc32fast::hash(&self.payload) != crc {
+        if checksum(&self.payload, run) != crc {
             return self.torn(8 + got as u64, "a record's checksum is wrong");
         }
-        let Ok(record) = postcard::from_bytes(&self.payload) else {
-            return self.torn(8 + got as u64, "a record's contents are unknown");
+        let record = if run {
+            let run: Option<Run> = postcard::from_bytes(&self.payload).ok();
+            run.and_then(|run| {
+                let records = self.run.0.insert(Box::new(run.records()));
+                records.next()
+            })
+        } else {
+            postcard::from_bytes(&self.payload).ok()
         };
+        if record.is_none() {
+            return self.torn(8 + got as u64, "a record's contents are unknown");
+        }
         self.at += 8 + length as u64;
-        Ok(Some(record))
+        Ok(record)
     }
 
     /// How the journal ends, once [`Reader::next_record`] gave `None`.
@@ -151,6 +200,7 @@ pub(crate) fn read_frames(source: impl Read) -> Result<(Vec<Record>, Tail), Read
         at: 0,
         tail: None,
         payload: Vec::new(),
+        run: Records::default(),
     })
 }
 

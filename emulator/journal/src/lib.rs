@@ -9,6 +9,7 @@
 
 pub mod event;
 mod file;
+mod run;
 mod writer;
 
 pub use event::{Event, Record};

@@ -119,7 +119,111 @@ fn a_full_disk_is_an_error_and_stays_one() {
     assert!(journal.flush().is_err());
 }
 
+/// Reads of a picture, as a device makes them, with something between.
+fn reads(scattered: &[u64]) -> Vec<Record> {
+    let access = |n: usize, &page: &u64| Event::Access {
+        context: ContextId(n as u32 / 20),
+        device: RequesterId::new(0, 2, 0),
+        iova: Iova(n as u64 * 4096),
+        length: if n.is_multiple_of(7) { 100 } else { 4096 },
+        write: n.is_multiple_of(31),
+        outcome: if n.is_multiple_of(13) {
+            Outcome::Refused
+        } else {
+            Outcome::Done {
+                gpa: Gpa(page),
+                generation: page as u32,
+                cached: n.is_multiple_of(17),
+            }
+        },
+    };
+    let mut records = Vec::new();
+    for (n, page) in scattered.iter().enumerate() {
+        let time = n as u64 / 50;
+        let event = access(n, page);
+        records.push(Record { time, event });
+        if n % 40 == 3 {
+            let event = sample(n as u64);
+            records.push(Record { time, event });
+        }
+    }
+    records
+}
+
+/// The file of a compact journal of these.
+fn compact(records: &[Record]) -> Vec<u8> {
+    use std::io::{Read, Seek};
+    let mut file = tempfile::tempfile().unwrap();
+    let journal = Journal::to_file(file.try_clone().unwrap());
+    journal.compact();
+    for record in records {
+        journal.set_time(record.time);
+        journal.emit(record.event.clone());
+    }
+    journal.flush().unwrap();
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_picture_takes_a_third_of_the_bytes_in_a_compact_journal() {
+    let page = |n: u64| Event::Access {
+        context: ContextId(1),
+        device: RequesterId::new(0, 2, 0),
+        iova: Iova(0xffc0_0000 + (n << 12)),
+        length: 4096,
+        write: false,
+        outcome: Outcome::Done {
+            gpa: Gpa((n * 7919 % 1000) << 12),
+            generation: 1000 + n as u32,
+            cached: false,
+        },
+    };
+    let picture: Vec<Record> = (0..768)
+        .map(|n| Record {
+            time: 1,
+            event: page(n),
+        })
+        .collect();
+    let plain = Journal::in_memory();
+    plain.set_time(1);
+    for record in &picture {
+        plain.emit(record.event.clone());
+    }
+    let bytes = compact(&picture);
+    assert_eq!(read(&bytes[..]).unwrap(), (picture, Tail::Clean));
+    assert!(bytes.len() * 3 < plain.len(), "{}", bytes.len());
+}
+
+#[test]
+fn a_journal_in_memory_is_never_compact() {
+    let journal = Journal::in_memory();
+    journal.compact();
+    journal.emit(sample(1));
+    assert_eq!(journal.since(8).len(), 1);
+}
+
 proptest! {
+    #[test]
+    fn a_compact_journal_reads_as_it_was_told(pages in prop::collection::vec(any::<u64>(), 0..200)) {
+        let records = reads(&pages);
+        prop_assert_eq!(read(&compact(&records)[..]).unwrap(), (records, Tail::Clean));
+    }
+
+    #[test]
+    fn a_damaged_compact_journal_gives_a_prefix(count in 1u64..200, at in 8usize..4000, bit in 0u8..8) {
+        let pages: Vec<u64> = (0..count).map(|n| n << 12).collect();
+        let records = reads(&pages);
+        let mut bytes = compact(&records);
+        let at = 8 + at % (bytes.len() - 8);
+        bytes[at] ^= 1 << bit;
+        let (got, tail) = read(&bytes[..]).unwrap();
+        prop_assert!(got.len() < records.len() && tail != Tail::Clean);
+        prop_assert_eq!(&got[..], &records[..got.len()]);
+    }
+
     #[test]
     fn a_cut_journal_gives_a_prefix_and_says_so(count in 1u64..30, cut in 0.0f64..1.0) {
         let (bytes, records) = journal_of(count);

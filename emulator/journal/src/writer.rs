@@ -2,6 +2,7 @@
 
 use crate::event::{Event, NameId, Record, StackId};
 use crate::file::{self, HEADER, MAX_RECORD};
+use crate::run::Run;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,6 +38,10 @@ struct Inner {
     broken: Option<io::Error>,
     names: BTreeMap<String, u32>,
     stacks: BTreeMap<Vec<u64>, u32>,
+    /// Are accesses that belong together written as one?
+    compact: bool,
+    /// Those that are not yet in the buffer.
+    run: Option<Run>,
 }
 
 /// The journal as every room writes it, through a shared reference: one
@@ -59,6 +64,8 @@ impl Journal {
                 names: BTreeMap::new(),
                 // The empty stack is 0.
                 stacks: BTreeMap::from([(Vec::new(), 0)]),
+                compact: false,
+                run: None,
             }),
             time: Cell::new(0),
             enabled: Cell::new(true),
@@ -83,6 +90,14 @@ impl Journal {
         let journal = Self::in_memory();
         journal.enabled.set(false);
         journal
+    }
+
+    /// Write accesses that belong together in a quarter of the room: for a
+    /// device that reads its screens sixty times a second. Only of a journal in
+    /// a file, which nobody asks for its length.
+    pub fn compact(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.compact = inner.file.is_some();
     }
 
     /// Is anything kept? Lets a hot path skip making the event.
@@ -234,11 +249,36 @@ impl Inner {
     const HIGH_WATER: usize = 1 << 20;
 
     fn append(&mut self, record: &Record) {
+        if self.compact {
+            if self.run.as_mut().is_some_and(|run| run.push(record)) {
+                return;
+            }
+            self.end_run();
+            self.run = Run::begin(record);
+            if self.run.is_some() {
+                return;
+            }
+        }
+        self.write(|buffer| file::encode(record, buffer));
+    }
+
+    /// What is kept back goes into the buffer.
+    fn end_run(&mut self) {
+        let Some(run) = self.run.take() else {
+            return;
+        };
+        match run.single() {
+            Some(record) => self.write(|buffer| file::encode(record, buffer)),
+            None => self.write(|buffer| file::encode_run(&run, buffer)),
+        }
+    }
+
+    fn write(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> Result<(), postcard::Error>) {
         if self.broken.is_some() {
             return;
         }
         let before = self.buffer.len();
-        if let Err(e) = file::encode(record, &mut self.buffer) {
+        if let Err(e) = encode(&mut self.buffer) {
             self.broken = Some(io::Error::other(e));
             return;
         }
@@ -251,11 +291,16 @@ impl Inner {
         }
         if self.file.is_some() && self.buffer.len() >= Self::HIGH_WATER {
             // An error is kept and told by the next flush.
-            let _ = self.flush();
+            let _ = self.write_out();
         }
     }
 
     fn flush(&mut self) -> Result<(), JournalError> {
+        self.end_run();
+        self.write_out()
+    }
+
+    fn write_out(&mut self) -> Result<(), JournalError> {
         if let Some(error) = &self.broken {
             return Err(copy(error).into());
         }

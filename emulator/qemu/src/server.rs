@@ -161,6 +161,7 @@ impl Server {
         let wake = eventfd(0, flags).map_err(|error| ServeError::Socket(error.into()))?;
         let wake = Arc::new(wake);
         let (sender, orders) = channel();
+        journal.compact();
         Ok(Self {
             board: Board::new(config, journal)?,
             outgoing: Outgoing::default(),
