@@ -6,6 +6,7 @@ use super::{Iommu, Place};
 use crate::handle::{Handle, HandleError};
 use memory::{Iova, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// End of the addresses that are tried: what 48 bits hold.
 const END: u64 = 1 << 48;
@@ -20,6 +21,10 @@ const LENGTH: u32 = 4;
 /// Reads of one range, at least and at most.
 const LEAST: usize = 3;
 const MOST: usize = 64;
+
+/// How often a read that got through is tried again, and what lies between.
+const TRIES: usize = 5;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Reads of what is not mapped.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -80,18 +85,42 @@ pub(super) fn probe(
             }
         }
     }
-    // What the guest mapped meanwhile is no breach.
-    if !probe.reached.is_empty() {
-        let now = handle.mappings()?;
-        let mapped = |at: u64| {
-            now.iter()
-                .any(|m| at >= m.iova.0 && at - m.iova.0 < m.length)
-        };
-        let before = probe.reached.len();
-        probe.reached.retain(|&at| !mapped(at));
-        probe.tried -= (before - probe.reached.len()) as u64;
+    for at in std::mem::take(&mut probe.reached) {
+        match again(handle, at)? {
+            Again::Mapped => probe.tried -= 1,
+            Again::Refused => probe.refused += 1,
+            Again::Reached => probe.reached.push(at),
+        }
     }
     Ok(probe)
+}
+
+/// What became of an address that was read although nothing was mapped there.
+enum Again {
+    /// The guest mapped it meanwhile, which is no breach.
+    Mapped,
+    /// It had mapped it for a moment: a driver maps each command.
+    Refused,
+    Reached,
+}
+
+/// Try it some more times: what should not be in reach and is, stays so.
+fn again(handle: &Handle, at: u64) -> Result<Again, HandleError> {
+    for _ in 0..TRIES {
+        let now = handle.mappings()?;
+        if now
+            .iter()
+            .any(|m| at >= m.iova.0 && at - m.iova.0 < m.length)
+        {
+            return Ok(Again::Mapped);
+        }
+        match handle.peer_read(Iova(at), LENGTH) {
+            Err(HandleError::Refused(_)) => return Ok(Again::Refused),
+            Err(error) => return Err(error),
+            Ok(_) => std::thread::sleep(PAUSE),
+        }
+    }
+    Ok(Again::Reached)
 }
 
 /// What is not mapped, without where interrupts go, cut where RAM begins and
