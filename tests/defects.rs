@@ -6,258 +6,16 @@
 //! Needs KVM and `scripts/build-driver`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "defects/planted.rs"]
+mod planted;
 mod support;
 
+use planted::{COMMON, FUZZED, Fuzzed, PLANTED, Planted};
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
 use support::table::{bug_checks, compare, each};
-use support::{dmasan, driver, finding_ids, json, run, told};
-
-/// A defect, and what a run must say of it.
-struct Planted {
-    /// Value of `Defect`.
-    name: &'static str,
-    /// The mistake, for the table.
-    mistake: &'static str,
-    /// What it is called in a report.
-    finding: &'static str,
-    /// The planted function, or the one in which the mistake shows: on one
-    /// of the finding's stacks.
-    function: &'static str,
-    /// What the driver is made to do; `COMMON` if empty.
-    workload: &'static str,
-    /// Further arguments of the run.
-    arguments: &'static [&'static str],
-    /// Modes in which nothing can be found, and why.
-    silent: &'static [(&'static str, &'static str)],
-}
-
-const PLAIN: Planted = Planted {
-    name: "",
-    mistake: "",
-    finding: "",
-    function: "",
-    workload: COMMON,
-    arguments: &[],
-    silent: &[],
-};
-
-/// Two lives of a picture of more pages than a command has room for, the
-/// first freed with a frame outstanding.
-const COMMON: &str = r#"
-  { do = "create", width = 320, height = 200 },
-  { do = "present" },
-  { do = "free" },
-  { do = "create", width = 320, height = 200 },
-  { do = "present", resource = 1, frame = 1 },
-  { do = "wait", resource = 1 },
-  { do = "free", resource = 1 },
-"#;
-
-/// A picture that grows.
-const RESIZE: &str = r#"
-  { do = "create", width = 64, height = 64 },
-  { do = "present" },
-  { do = "wait" },
-  { do = "resize", width = 320, height = 200 },
-  { do = "present", frame = 1 },
-  { do = "wait" },
-  { do = "free" },
-"#;
-
-const NOT_ATTACHED: &str = "the device is never attached to a domain: no exclusive access";
-const NO_RIGHTS: &str = "no IOMMU holds the device to the rights of a mapping";
-const ALL_RIGHTS: &str = "all memory is mapped for writing too";
-
-const PLANTED: &[Planted] = &[
-    Planted {
-        name: "free-before-detach",
-        mistake: "pages go back first; only then the driver waits and detaches",
-        finding: "dma-use-after-free",
-        function: "planted::free_before_detach",
-        ..PLAIN
-    },
-    Planted {
-        name: "free-in-flight",
-        mistake: "pages go back after a detach that was queued, not acknowledged",
-        finding: "dma-use-after-free",
-        function: "planted::free_in_flight",
-        ..PLAIN
-    },
-    Planted {
-        name: "double-free",
-        mistake: "the table keeps a freed resource, and StopDevice frees it again",
-        finding: "double-free",
-        function: "planted::free_and_keep",
-        ..PLAIN
-    },
-    Planted {
-        name: "free-foreign-mdl",
-        mistake: "MmFreePagesFromMdl and ExFreePool of dxgkrnl's MDL",
-        finding: "foreign-mdl",
-        function: "pages::free_foreign_mdl",
-        ..PLAIN
-    },
-    Planted {
-        name: "free-copied-pfns",
-        mistake: "MmFreePagesFromMdl of a copy of the MDL",
-        finding: "foreign-mdl",
-        function: "pages::free_copied_pfns",
-        ..PLAIN
-    },
-    Planted {
-        name: "mdl-dies-mapped",
-        mistake: "an MDL and its pages are freed before UnmapMdlFromIoMmu",
-        finding: "mdl-use-after-free",
-        function: "pages::mdl_dies_mapped",
-        ..PLAIN
-    },
-    Planted {
-        name: "no-exfreepool",
-        mistake: "MmFreePagesFromMdl without ExFreePool of the MDL",
-        finding: "mdl-not-released",
-        function: "pages::allocate_own",
-        ..PLAIN
-    },
-    Planted {
-        name: "exfreepool-first",
-        mistake: "ExFreePool of the MDL before MmFreePagesFromMdl",
-        finding: "mdl-use-after-free",
-        function: "pages::ex_free_pool_first",
-        ..PLAIN
-    },
-    Planted {
-        name: "partial-as-whole",
-        mistake: "an allocation that came short is used to the length asked for",
-        finding: "partial-allocation-ignored",
-        function: "pages::allocate_in_window",
-        ..PLAIN
-    },
-    Planted {
-        name: "physical-address",
-        mistake: "MmGetPhysicalAddress of pool as a backing",
-        finding: "dma-raw-physical-address",
-        function: "pages::list_physical_pages",
-        ..PLAIN
-    },
-    Planted {
-        name: "irql-allocate",
-        mistake: "DxgkCbAllocatePagesForMdl under a spin lock",
-        finding: "wrong-irql",
-        function: "Pages::allocate",
-        ..PLAIN
-    },
-    Planted {
-        name: "irql-free",
-        mistake: "DxgkCbFreePagesFromMdl under a spin lock",
-        finding: "wrong-irql",
-        function: "Pages::release",
-        ..PLAIN
-    },
-    Planted {
-        name: "irql-contiguous",
-        mistake: "DxgkCbAllocateContiguousMemory under a spin lock",
-        finding: "wrong-irql",
-        function: "Contiguous::allocate",
-        ..PLAIN
-    },
-    Planted {
-        name: "irql-map",
-        mistake: "DxgkCbMapMdlToIoMmu under a spin lock",
-        finding: "wrong-irql",
-        function: "pages::map_to_device",
-        ..PLAIN
-    },
-    Planted {
-        name: "irql-mm",
-        mistake: "MmAllocatePagesForMdlEx in the interrupt routine",
-        finding: "wrong-irql",
-        function: "irql::note_in_pages",
-        ..PLAIN
-    },
-    Planted {
-        name: "irql-pool",
-        mistake: "ExAllocatePoolWithTag in the interrupt routine",
-        finding: "wrong-irql",
-        function: "irql::note_in_pool",
-        ..PLAIN
-    },
-    Planted {
-        name: "irql-wait",
-        mistake: "KeWaitForSingleObject under a spin lock",
-        finding: "wrong-irql",
-        function: "Queue::wait",
-        ..PLAIN
-    },
-    Planted {
-        name: "dma-in-exclusive-access",
-        mistake: "BeginExclusiveAccess sends a command after it waited",
-        finding: "exclusive-access-violation",
-        function: "life::refresh_displays",
-        silent: &[("passthrough", NOT_ATTACHED)],
-        ..PLAIN
-    },
-    Planted {
-        name: "leak-handle",
-        mistake: "StopDevice keeps the command buffer",
-        finding: "handle-leak",
-        function: "Contiguous::allocate",
-        ..PLAIN
-    },
-    Planted {
-        name: "ring-freed-on-resize",
-        mistake: "a resize makes new rings, and the device keeps the old ones",
-        finding: "dma-use-after-free",
-        function: "Adapter::renew_rings",
-        workload: RESIZE,
-        ..PLAIN
-    },
-    Planted {
-        name: "read-only-mapping",
-        mistake: "a buffer that the device writes is locked with IoReadAccess",
-        finding: "dma-permission",
-        function: "buffers::allocate_locked",
-        silent: &[("passthrough", NO_RIGHTS), ("isolation-forced", ALL_RIGHTS)],
-        ..PLAIN
-    },
-    Planted {
-        name: "ring-in-interrupt-range",
-        mistake: "the used ring lies where interrupt messages go",
-        finding: "dma-interrupt-range",
-        function: "Adapter::bring_up",
-        ..PLAIN
-    },
-    Planted {
-        name: "free-user-mapped",
-        mistake: "pages are freed while a program has them mapped",
-        finding: "mapped-after-free",
-        function: "pages::free_user_mapped",
-        ..PLAIN
-    },
-    Planted {
-        name: "reuse-old-backing",
-        mistake: "a cached resource gets new pages, and the device keeps the old ones",
-        finding: "dma-reused-memory",
-        function: "planted::renew",
-        arguments: &["--quarantine", "0"],
-        ..PLAIN
-    },
-    Planted {
-        name: "cpu-freed-pool",
-        mistake: "a pool block is wiped after ExFreePoolWithTag",
-        finding: "cpu-use-after-free",
-        function: "cpu::wipe_freed",
-        ..PLAIN
-    },
-    Planted {
-        name: "cpu-unmapped-address",
-        mistake: "a picture is wiped after MmUnmapLockedPages",
-        finding: "cpu-use-after-free",
-        function: "pages::unmap_and_wipe",
-        ..PLAIN
-    },
-];
+use support::{dmasan, driver, entries, finding_ids, fuzz, json, run, told};
 
 /// The domain modes that the binary has.
 fn modes() -> Vec<&'static str> {
@@ -364,6 +122,30 @@ fn judge(planted: &Planted, mode: &str, folder: &Path) -> (Vec<String>, String) 
     (wrong, cell.join(", "))
 }
 
+/// The same for a defect that is fuzzed for.
+fn judge_fuzzed(fuzzed: &Fuzzed, mode: &str, folder: &Path) -> (Vec<String>, String) {
+    let out = folder.join(format!("{}-{mode}", fuzzed.name));
+    let (code, text) = fuzz(fuzzed.name, &out, &["--domain", mode]);
+    let reports: Vec<Value> = entries(&out.join("defects"))
+        .iter()
+        .map(|defect| json(defect))
+        .collect();
+    let right = |report: &Value| {
+        let mut names = Vec::new();
+        functions(&report["bug_checks"], &mut names);
+        bug_checks(report) == [fuzzed.bug_check]
+            && names.iter().any(|name| name.contains(fuzzed.function))
+    };
+    let mut wrong = Vec::new();
+    if code != Some(1) || reports.is_empty() || !reports.iter().all(right) {
+        wrong.push(format!(
+            "{} in {mode}: exit {code:?} instead of {} in {}\n{text}",
+            fuzzed.name, fuzzed.bug_check, fuzzed.function
+        ));
+    }
+    (wrong, fuzzed.bug_check.to_owned())
+}
+
 #[test]
 fn each_defect_is_found_and_the_documented_table_says_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -389,11 +171,20 @@ fn each_defect_is_found_and_the_documented_table_says_so() {
         )
         .unwrap();
     }
-    let wrong: Vec<&str> = rows
-        .iter()
-        .flat_map(|(wrong, _)| wrong)
-        .map(String::as_str)
-        .collect();
+    let mut wrong: Vec<String> = rows.into_iter().flat_map(|(wrong, _)| wrong).collect();
+    for fuzzed in FUZZED {
+        let judged = each(&modes, |mode| judge_fuzzed(fuzzed, mode, folder.path()));
+        let (not_so, cells): (Vec<Vec<String>>, Vec<String>) = judged.into_iter().unzip();
+        wrong.extend(not_so.concat());
+        writeln!(
+            table,
+            "| `{}` | {} (by `dmasan fuzz`) | {} |",
+            fuzzed.name,
+            fuzzed.mistake,
+            cells.join(" | ")
+        )
+        .unwrap();
+    }
     assert!(
         wrong.is_empty(),
         "{} of the runs are not as they should be:\n{}\n{table}",
@@ -417,6 +208,15 @@ fn each_healthy_twin_is_silent_in_every_mode() {
         runs.flatten().collect::<Vec<String>>()
     })
     .concat();
+    let fuzzed = FUZZED.iter().flat_map(|fuzzed| {
+        let name = format!("{}-fixed", fuzzed.name);
+        each(&modes, |mode| {
+            let out = folder.path().join(format!("{name}-{mode}"));
+            let (code, text) = fuzz(&name, &out, &["--domain", mode]);
+            (code != Some(0)).then(|| format!("{name} in {mode}: {code:?}\n{text}"))
+        })
+    });
+    let wrong: Vec<String> = wrong.into_iter().chain(fuzzed.flatten()).collect();
     assert!(
         wrong.is_empty(),
         "{} twins are not silent:\n{}",

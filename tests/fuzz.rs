@@ -6,41 +6,13 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use support::{dmasan, driver, run, told};
-
-/// Enough for the planted defect, with this seed.
-const RUNS: &str = "400";
-
-/// Fuzz the defects build: exit code and output.
-fn fuzz(defect: &str, out: &Path) -> (Option<i32>, String) {
-    let setting = format!("Defect={defect}");
-    let output = dmasan()
-        .arg("fuzz")
-        .arg(driver("defects"))
-        .args(["--set", &setting, "--seed", "1", "--jobs", "1"])
-        .args(["--runs", RUNS, "--out", out.to_str().unwrap()])
-        .output()
-        .unwrap();
-    let (code, stdout, stderr) = told(&output);
-    (code, stdout + &stderr)
-}
-
-/// What a folder holds, by name.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    paths
-}
+use support::{driver, entries, fuzz, run, told};
 
 #[test]
 fn an_escape_whose_size_is_not_looked_at_is_found_and_shown_again() {
     let out = tempfile::tempdir().unwrap();
 
-    let (code, text) = fuzz("escape-size-unchecked", out.path());
+    let (code, text) = fuzz("escape-size-unchecked", out.path(), &[]);
 
     assert_eq!(code, Some(1), "{text}");
     let defects = entries(&out.path().join("defects"));
@@ -65,7 +37,7 @@ fn an_escape_whose_size_is_not_looked_at_is_found_and_shown_again() {
 fn the_driver_that_looks_at_the_size_is_silent() {
     let out = tempfile::tempdir().unwrap();
 
-    let (code, text) = fuzz("escape-size-unchecked-fixed", out.path());
+    let (code, text) = fuzz("escape-size-unchecked-fixed", out.path(), &[]);
 
     assert_eq!(code, Some(0), "{text}");
     assert!(entries(&out.path().join("defects")).is_empty());
@@ -75,7 +47,7 @@ fn the_driver_that_looks_at_the_size_is_silent() {
 fn one_worker_and_a_seed_find_the_same_each_time() {
     let [first, second] = [(); 2].map(|()| {
         let out = tempfile::tempdir().unwrap();
-        fuzz("escape-size-unchecked", out.path());
+        fuzz("escape-size-unchecked", out.path(), &[]);
         let names = |folder: &str| {
             let paths = entries(&out.path().join(folder));
             let names = paths

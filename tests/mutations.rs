@@ -15,8 +15,7 @@ use std::path::Path;
 use support::table::{bug_checks, compare, each};
 use support::{driver, finding_ids, json, run, told, top};
 
-/// The run in which a call is left out that shows by nothing, and by the end
-/// of any run.
+/// The run in which a call is left out that shows by the end of any.
 const FEATURES: Run = Run {
     scenario: "all-features",
     arguments: &[],
@@ -50,6 +49,14 @@ impl Seen {
         let note = notes.find_map(|note| note.strip_prefix("the driver refused "))?;
         Some(note.split_once(" of the workload")?.0.to_owned())
     }
+
+    /// What the scenario verifies and is not so, in the words of the run.
+    fn not_so(&self) -> Vec<&str> {
+        let problems = self.text.lines();
+        problems
+            .filter_map(|line| line.strip_prefix("dmasan: verify: "))
+            .collect()
+    }
 }
 
 fn seen(mutation: &Mutation, how: &Run, folder: &Path) -> Seen {
@@ -78,8 +85,11 @@ fn seen(mutation: &Mutation, how: &Run, folder: &Path) -> Seen {
 /// The run that `mutation` shows in.
 fn run_of(mutation: &Mutation) -> Run {
     match mutation.shows {
-        Shows::Finding(_, how) | Shows::Refusal(how) => how,
-        Shows::End | Shows::Nothing(_) => FEATURES,
+        Shows::Finding(_, how)
+        | Shows::Refusal(how)
+        | Shows::Verify(how)
+        | Shows::Nothing(_, how) => how,
+        Shows::End => FEATURES,
     }
 }
 
@@ -102,11 +112,16 @@ fn judge(mutation: &Mutation, folder: &Path) -> (Option<String>, String) {
             let step = refused.unwrap_or_default();
             (right, format!("the driver refuses {step}"))
         }
+        Shows::Verify(_) => {
+            let not_so = seen.not_so();
+            let right = seen.code == Some(1) && found.is_empty() && !not_so.is_empty();
+            (right, format!("verify: {}", not_so.join("; ")))
+        }
         Shows::End => {
             let right = seen.code == Some(1) && seen.ended() != "completed";
             (right, format!("the run ends: {}", codes.join(", ")))
         }
-        Shows::Nothing(reason) => {
+        Shows::Nothing(reason, _) => {
             let silent = seen.code == Some(0) && found.is_empty();
             (silent, format!("nothing: {reason}"))
         }
@@ -154,7 +169,7 @@ fn the_mutations_build_without_a_choice_is_silent_in_every_run_of_the_list() {
     assert!(runs.len() > 3, "{runs:?}");
     let none = Mutation {
         name: "none",
-        shows: Shows::Nothing("nothing is left out"),
+        shows: Shows::Nothing("nothing is left out", FEATURES),
     };
     for how in runs {
         let seen = seen(&none, &how, folder.path());

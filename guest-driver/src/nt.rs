@@ -4,7 +4,8 @@
 use core::ffi::{c_char, c_void};
 
 use crate::spec::nt::{
-    Handle, IoStatusBlock, KEvent, Mdl, NtStatus, ObjectAttributes, PAGE_SIZE, UnicodeString,
+    Handle, IoStatusBlock, KERNEL_MODE, KEvent, Mdl, NtStatus, ObjectAttributes, PAGE_SIZE,
+    UnicodeString,
 };
 
 /// A result whose error is an NTSTATUS.
@@ -25,6 +26,7 @@ unsafe extern "system" {
         alertable: u8,
         timeout: *const i64,
     ) -> NtStatus;
+    fn KeDelayExecutionThread(mode: u8, alertable: u8, interval: *const i64) -> NtStatus;
     pub(crate) fn KeAcquireSpinLockRaiseToDpc(lock: *mut usize) -> u8;
     pub(crate) fn KeReleaseSpinLock(lock: *mut usize, irql: u8);
     fn KeBugCheckEx(code: u32, p1: usize, p2: usize, p3: usize, p4: usize) -> !;
@@ -132,6 +134,14 @@ pub fn status_of(result: Result<()>) -> NtStatus {
 pub fn bug_check(line: u32) -> ! {
     // SAFETY: callable at any IRQL; does not return.
     unsafe { KeBugCheckEx(BUG_CHECK, line as usize, 0, 0, 0) }
+}
+
+/// Lets other threads run for a millisecond; below DISPATCH_LEVEL.
+pub fn delay_a_millisecond() {
+    // Relative, in 100 ns.
+    let interval = -10_000;
+    // SAFETY: a kernel-mode, unalertable wait, which only time ends.
+    let _ = unsafe { KeDelayExecutionThread(KERNEL_MODE, 0, &raw const interval) };
 }
 
 /// The address by which the device reaches `address`, which must be memory

@@ -5,20 +5,26 @@ use core::ptr;
 
 use crate::callbacks::Callbacks;
 use crate::mutations::undo;
-use crate::nt::{Result, log};
+use crate::nt::{Result, delay_a_millisecond, log};
 use crate::pci::{Assigned, Function, Location};
 use crate::ring::Layout;
 use crate::spec::gpu::{F_EDID, F_RESOURCE_BLOB};
-use crate::spec::nt::{STATUS_DEVICE_CONFIGURATION_ERROR, STATUS_IO_TIMEOUT, STATUS_NOT_SUPPORTED};
+use crate::spec::nt::{
+    STATUS_DEVICE_CONFIGURATION_ERROR, STATUS_DEVICE_REMOVED, STATUS_IO_TIMEOUT,
+    STATUS_NOT_SUPPORTED,
+};
 use crate::spec::pci::BARS;
 use crate::spec::virtio::{
     F_ACCESS_PLATFORM, F_VERSION_1, NO_VECTOR, STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_DRIVER_OK,
     STATUS_FAILED, STATUS_FEATURES_OK, common,
 };
 
-/// Reads of the status register until a reset must have finished: at least
-/// a second on any machine, a register read being a bus transaction.
-const RESET_READS: u32 = 2_000_000;
+/// Reads of the status register before a reset counts as slow.
+const RESET_READS: u32 = 100;
+/// Waits, of a millisecond each, until a slow reset must have finished.
+const RESET_WAITS: u32 = 1000;
+/// What every register of a function reads as that is not there any more.
+const GONE: u8 = u8::MAX;
 
 /// A mapped virtio structure.
 #[derive(Clone, Copy)]
@@ -176,15 +182,20 @@ impl Transport {
     }
 
     /// Resets the device and waits until it says so (§4.1.4.3.2): from then
-    /// on it touches no memory of ours.
+    /// on it touches no memory of ours. Below DISPATCH_LEVEL.
+    ///
+    /// A device that was unplugged never says so; two bits of its status are
+    /// reserved (§2.1), so all ones is no status.
     #[inline(never)]
     pub fn reset(&self) -> Result<()> {
         self.common.write(common::DEVICE_STATUS, 0u8);
-        for _ in 0..RESET_READS {
-            if self.status() == 0 {
-                return Ok(());
+        for read in 0..RESET_READS + RESET_WAITS {
+            match self.status() {
+                0 => return Ok(()),
+                GONE => return Err(STATUS_DEVICE_REMOVED),
+                _ if read < RESET_READS => core::hint::spin_loop(),
+                _ => delay_a_millisecond(),
             }
-            core::hint::spin_loop();
         }
         Err(STATUS_IO_TIMEOUT)
     }

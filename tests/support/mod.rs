@@ -50,6 +50,36 @@ pub fn run(driver: &Path, out: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// Enough for the defect that only a malformed Escape shows, with this seed.
+const FUZZ: [&str; 6] = ["--seed", "1", "--jobs", "1", "--runs", "400"];
+
+/// Fuzzes the defects build with `defect` chosen: exit code and output.
+pub fn fuzz(defect: &str, out: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let setting = format!("Defect={defect}");
+    let output = dmasan()
+        .arg("fuzz")
+        .arg(driver("defects"))
+        .args(["--set", &setting])
+        .args(FUZZ)
+        .arg("--out")
+        .arg(out)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let (code, stdout, stderr) = told(&output);
+    (code, stdout + &stderr)
+}
+
+/// What a folder holds, by name.
+pub fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths
+}
+
 /// Exit code, standard output and standard error, for assertions.
 pub fn told(output: &Output) -> (Option<i32>, String, String) {
     (

@@ -11,13 +11,17 @@ pub enum Shows {
     /// A step of the workload is refused in that run: the device answers an
     /// error to what the driver sends next.
     Refusal(Run),
+    /// What the scenario of that run verifies is not so.
+    Verify(Run),
     /// By the bug check or the hang that ends any run.
     End,
-    /// By nothing, for this reason.
-    Nothing(&'static str),
+    /// By nothing, for this reason, in that run either.
+    Nothing(&'static str, Run),
 }
 
-/// A run in which the call is made.
+/// A run in which the call is made. The driver that leaves nothing out passes
+/// it: nothing is found, and it refuses no step but where the scenario expects
+/// that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// File in the scenarios' folder, without its extension.
@@ -35,24 +39,33 @@ pub struct Mutation {
     pub shows: Shows,
 }
 
-const FEATURES: Run = Run {
-    scenario: "all-features",
-    arguments: &[],
-};
+const FEATURES: Run = run("all-features");
 const WINDOWS: Run = Run {
-    scenario: "all-features",
-    arguments: &["--framebuffer-pin", "fail"],
+    arguments: PIN_FAILS,
+    ..run("all-features")
 };
-const NO_WAITS: Run = Run {
-    scenario: "no-waits",
-    arguments: &[],
-};
+const NO_WAITS: Run = run("no-waits");
 const SCATTERED: Run = Run {
-    scenario: "scattered-pages",
     arguments: &["--quarantine", "0"],
+    ..run("scattered-pages")
+};
+const SAVED_FRAME_FAILS: Run = run("saved-frame-fails");
+const SAVED_ROWS_FAIL: Run = Run {
+    arguments: PIN_FAILS,
+    ..run("saved-frame-fails")
 };
 
+const PIN_FAILS: &[&str] = &["--framebuffer-pin", "fail"];
+
 const LEAK: &str = "handle-leak";
+
+/// The run of a scenario without more arguments.
+const fn run(scenario: &'static str) -> Run {
+    Run {
+        scenario,
+        arguments: &[],
+    }
+}
 
 const fn finding(name: &'static str, finding: &'static str, run: Run) -> Mutation {
     Mutation {
@@ -68,34 +81,39 @@ const fn refusal(name: &'static str, run: Run) -> Mutation {
     }
 }
 
-const fn nothing(name: &'static str, reason: &'static str) -> Mutation {
+const fn verify(name: &'static str, run: Run) -> Mutation {
     Mutation {
         name,
-        shows: Shows::Nothing(reason),
+        shows: Shows::Verify(run),
     }
 }
 
-const IN_ORDER: &str = "a queue is worked off in order: the answer that is waited for next comes \
-                        after what was not waited for";
+const fn nothing(name: &'static str, reason: &'static str) -> Mutation {
+    Mutation {
+        name,
+        shows: Shows::Nothing(reason, FEATURES),
+    }
+}
+
 const UNREF: &str = "the unreference that follows takes it from the device too";
+const REDRAWN: &str = "the reset that follows ends what is outstanding, and the frame is drawn \
+                       again in D0";
 const RESET: &str = "the reset that follows ends what is outstanding";
-const UNREACHED: &str = "only after a failure that the machine does not make";
-const PIXELS: &str = "the device reads pixels while they are drawn, in memory that is its to read";
-const IDLE: &str = "the device is idle and was reset: nothing makes it access memory";
+const WHOLE_PIN: &str = "no run makes the call: dxgkrnl pins all that is asked for, or nothing \
+                         (rule save-pin)";
+const WHOLE: &str = "no run makes the call: dxgkrnl gives every page that is asked for, or none \
+                     (rule callback-no-partial)";
 
 /// Every mutation.
 pub const ALL: &[Mutation] = &[
     // A resource.
     finding("free-retire", "dma-use-after-free", NO_WAITS),
-    nothing("free-wait", IN_ORDER),
+    refusal("free-wait", run("frame-fails")),
     nothing("free-scanout-off", UNREF),
     nothing("free-detach", UNREF),
-    nothing("detach-wait", IN_ORDER),
-    nothing(
-        "free-unref",
-        "the backing is detached, and of a blob the scanout is off: nothing is read of it",
-    ),
-    nothing("unref-wait", IN_ORDER),
+    refusal("detach-wait", run("saved-detach-fails")),
+    refusal("free-unref", run("many-lives")),
+    refusal("unref-wait", run("unref-fails")),
     nothing(
         "free-unmap",
         "MmFreePagesFromMdl takes back the mapping of an MDL that it frees",
@@ -103,30 +121,27 @@ pub const ALL: &[Mutation] = &[
     finding("free-pages", LEAK, FEATURES),
     finding("frame-commands-free", LEAK, FEATURES),
     finding("entries-free", LEAK, SCATTERED),
-    nothing("attach-command-free", UNREACHED),
-    nothing("forgotten-command-free", UNREACHED),
-    nothing("short-list-free", UNREACHED),
-    nothing("resize-wait", IN_ORDER),
-    nothing("present-wait", PIXELS),
-    nothing("escape-wait", "a program waits for its own sake"),
+    finding("attach-command-free", LEAK, run("backing-times-out")),
+    finding("forgotten-command-free", LEAK, run("wake-times-out")),
+    nothing("short-list-free", WHOLE),
+    refusal("resize-wait", run("frame-fails")),
+    refusal("present-wait", run("many-outstanding")),
+    verify("escape-wait", run("frame-error-is-told")),
     nothing(
         "scanout-off",
         "the scanout goes on showing a resource that lives",
     ),
     // The cursor.
-    nothing(
-        "cursor-hide",
-        "the device keeps a copy of the cursor's picture and does not read it again",
-    ),
+    refusal("cursor-hide", run("cursor-hidden")),
     nothing("cursor-hide-wait", IDLE_CURSOR),
-    nothing("cursor-draw-wait", PIXELS),
-    nothing("cursor-transfer-wait", PIXELS),
     nothing(
-        "cursor-send-wait",
-        "the cursor queue has room for the commands of many moves",
+        "cursor-draw-wait",
+        "the transfer before was waited for when it was sent",
     ),
+    verify("cursor-transfer-wait", run("cursor-error-is-told")),
+    refusal("cursor-send-wait", run("many-outstanding")),
     // D3 and D0.
-    nothing("power-down-wait", RESET),
+    nothing("power-down-wait", REDRAWN),
     nothing("power-down-cursor-wait", RESET),
     nothing(
         "power-down-bus-master-off",
@@ -137,30 +152,41 @@ pub const ALL: &[Mutation] = &[
         "what unpins the pages takes back the mapping of their MDL",
     ),
     finding("save-unpin", LEAK, FEATURES),
-    nothing("short-pin-unpin", UNREACHED),
+    nothing("short-pin-unpin", WHOLE_PIN),
     finding("window-unmap", LEAK, WINDOWS),
     nothing("wake-reset", "the device was reset before it went to D3"),
-    nothing("restore-saved-wait", IN_ORDER),
+    refusal("restore-saved-wait", SAVED_FRAME_FAILS),
     refusal("restore-detach", FEATURES),
     finding("restore-unpin", LEAK, FEATURES),
-    nothing("restore-rows-wait", PIXELS),
+    refusal("restore-rows-wait", SAVED_ROWS_FAIL),
     refusal("restore-rows-detach", WINDOWS),
-    nothing("restore-wait", IN_ORDER),
+    verify("restore-wait", run("wake-error-is-told")),
     // Exclusive access.
     nothing("exclusive-wait", RESET),
     nothing("exclusive-cursor-wait", RESET),
     finding("device-reset", "exclusive-access-violation", NO_WAITS),
     // Start and stop.
     nothing("start-reset", "nothing has used the device before"),
-    nothing("ring-undo-free", UNREACHED),
-    nothing("registers-undo-unmap", UNREACHED),
-    nothing("cut-off", UNREACHED),
+    finding("ring-undo-free", LEAK, run("no-memory-for-requests")),
     nothing(
-        "interrupts-stop",
-        "a device that was reset does not interrupt",
+        "registers-undo-unmap",
+        "no run makes the call: the device has all its structures in one register, and what is \
+         mapped first is mapped last",
     ),
-    nothing("queue-shut-down", IDLE),
-    nothing("cursor-queue-shut-down", IDLE),
+    Mutation {
+        name: "cut-off",
+        shows: Shows::Nothing(
+            "a device that does not confirm its reset is one that is gone, and reaches no memory",
+            run("unplugged"),
+        ),
+    },
+    finding(
+        "interrupts-stop",
+        "cpu-use-after-free",
+        run("late-interrupt"),
+    ),
+    refusal("queue-shut-down", run("frame-times-out")),
+    refusal("cursor-queue-shut-down", run("cursor-times-out")),
     finding("small-buffer-free", LEAK, FEATURES),
     finding("cursor-commands-free", LEAK, FEATURES),
     finding("cursor-ring-free", LEAK, FEATURES),
@@ -175,7 +201,10 @@ pub const ALL: &[Mutation] = &[
     // The kernel's objects.
     nothing("key-close", KERNEL_OBJECT),
     nothing("dxgkrnl-dereference", KERNEL_OBJECT),
-    nothing("dxgkrnl-unload", UNREACHED),
+    nothing(
+        "dxgkrnl-unload",
+        "no run makes the call: dxgkrnl is loaded on every Windows before its first driver",
+    ),
     nothing(
         "registration-wait",
         "the request is complete when it returns",

@@ -53,7 +53,17 @@ pub(crate) fn allocate(callbacks: &Callbacks, bytes: usize) -> Option<Result<(Ha
 
 #[inline(never)]
 fn allocate_own(callbacks: &Callbacks, bytes: usize) -> Result<(Handle, *mut Mdl)> {
-    let mdl = raw::allocate_pages(0, u64::MAX, bytes);
+    let mdl = whole((0, u64::MAX), bytes)?;
+    let handle = map_to_device(callbacks, mdl)?;
+    if is_chosen(Defect::FreeUserMapped) {
+        map_to_user(mdl);
+    }
+    Ok((handle, mdl))
+}
+
+/// All pages that are asked for, between two addresses, or none.
+fn whole(window: (u64, u64), bytes: usize) -> Result<*mut Mdl> {
+    let mdl = raw::allocate_pages(window.0, window.1, bytes);
     if mdl.is_null() {
         return Err(STATUS_INSUFFICIENT_RESOURCES);
     }
@@ -63,11 +73,7 @@ fn allocate_own(callbacks: &Callbacks, bytes: usize) -> Result<(Handle, *mut Mdl
         raw::free_pool(mdl.cast());
         return Err(STATUS_INSUFFICIENT_RESOURCES);
     }
-    let handle = map_to_device(callbacks, mdl)?;
-    if is_chosen(Defect::FreeUserMapped) {
-        map_to_user(mdl);
-    }
-    Ok((handle, mdl))
+    Ok(mdl)
 }
 
 #[inline(never)]
@@ -101,16 +107,11 @@ fn map_to_user(mdl: *mut Mdl) {
 /// the window has fewer than a picture needs.
 #[inline(never)]
 fn allocate_in_window(callbacks: &Callbacks, bytes: usize) -> Result<(Handle, *mut Mdl)> {
-    let mut mdl = raw::allocate_pages(WINDOW.0, WINDOW.1, bytes);
-    // SAFETY: a live MDL.
-    let short = mdl.is_null() || (unsafe { (*mdl).byte_count } as usize) < bytes;
-    if short && is_fixed(Defect::PartialAsWhole) {
-        if !mdl.is_null() {
-            raw::free_pages(mdl);
-            raw::free_pool(mdl.cast());
-        }
-        mdl = raw::allocate_pages(0, u64::MAX, bytes);
-    }
+    let mdl = if is_fixed(Defect::PartialAsWhole) {
+        whole(WINDOW, bytes).or_else(|_| whole((0, u64::MAX), bytes))?
+    } else {
+        raw::allocate_pages(WINDOW.0, WINDOW.1, bytes)
+    };
     if mdl.is_null() {
         return Err(STATUS_INSUFFICIENT_RESOURCES);
     }

@@ -42,6 +42,8 @@ pub const STATUS_IMAGE_ALREADY_LOADED: NtStatus = status(0xC000_010E);
 pub const STATUS_DEVICE_CONFIGURATION_ERROR: NtStatus = status(0xC000_0182);
 /// The device answered with an error.
 pub const STATUS_IO_DEVICE_ERROR: NtStatus = status(0xC000_0185);
+/// The device is not there any more.
+pub const STATUS_DEVICE_REMOVED: NtStatus = status(0xC000_02B6);
 /// The device broke its protocol and was given up.
 pub const STATUS_DEVICE_HARDWARE_ERROR: NtStatus = status(0xC000_0483);
 /// The EDID's checksum or form is wrong.
