@@ -10,7 +10,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, Ordering};
 
 use crate::memory::Contiguous;
-use crate::nt::{Result, log};
+use crate::nt::{Result, delay_a_millisecond, log};
 use crate::resource::PLACES;
 use crate::ring::{Buffers, Layout, Ring};
 use crate::spec::gpu::{CURSOR_QUEUE, Header, RESP_ERR_FIRST, RESP_OK_NODATA};
@@ -61,8 +61,10 @@ const GROUPS: usize = PLACES + 1;
 /// Five seconds, the time after which a device counts as dead (Windows'
 /// own timeout for a GPU is two).
 const TIMEOUT: i64 = -5 * 10_000_000;
-/// Polls of the used index after which a polled device counts as dead.
-const POLLS: u64 = 20_000_000_000;
+/// Polls of the used index before a polled device counts as slow.
+const POLLS: u32 = 1_000_000;
+/// Waits for a slow one, of a millisecond each, until it counts as dead.
+const POLL_WAITS: u32 = 5_000;
 
 /// What the device reads for a request.
 #[derive(Clone, Copy)]
@@ -264,17 +266,18 @@ impl Queue {
     }
 
     /// Takes completions by looking at the used index, without interrupts
-    /// and, while nothing happened, without any call.
+    /// and, while the device is not slow, without any call.
     #[inline(never)]
     fn poll(&self, group: &Group) {
         let mut polls = 0;
         while group.outstanding.load(Ordering::Acquire) != 0 {
             while !self.has_completions() {
                 polls += 1;
-                if polls == POLLS {
-                    return;
+                match polls {
+                    ..=POLLS => core::hint::spin_loop(),
+                    _ if polls <= POLLS + POLL_WAITS => delay_a_millisecond(),
+                    _ => return,
                 }
-                core::hint::spin_loop();
             }
             self.complete();
         }

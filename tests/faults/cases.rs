@@ -386,4 +386,13 @@ pub const CASES: &[Case] = &[
         says: &["REFUSED step 1 (create): 0xc00000b5"],
         ..PLAIN
     },
+    Case {
+        at: "queue",
+        does: "unplug",
+        fault: "queue = 0\nafter = \"DxgkCbAllocatePagesForMdl\"\nnth = 1",
+        run: "the first command of a picture, of a driver that polls",
+        arguments: &["--set", "PollCompletion=1"],
+        says: &["REFUSED step 1 (create): 0xc00000b5"],
+        ..PLAIN
+    },
 ];
