@@ -154,7 +154,7 @@ pub const ALL: &[Mutation] = &[
     finding("save-unpin", LEAK, FEATURES),
     nothing("short-pin-unpin", WHOLE_PIN),
     finding("window-unmap", LEAK, WINDOWS),
-    nothing("wake-reset", "the device was reset before it went to D3"),
+    verify("wake-reset", run("unplugged-in-d3")),
     refusal("restore-saved-wait", SAVED_FRAME_FAILS),
     refusal("restore-detach", FEATURES),
     finding("restore-unpin", LEAK, FEATURES),
