@@ -69,7 +69,7 @@ fn seen(mutation: &Mutation, how: &Run, folder: &Path) -> Seen {
         "--scenario",
         scenario.to_str().unwrap(),
         "--timeout",
-        "30",
+        "120",
     ];
     let arguments = [&common[..], how.arguments].concat();
     let (code, stdout, stderr) = told(&run(&driver("mutations"), &out, &arguments));

@@ -13,26 +13,13 @@ const END: &str = "<!-- end -->\n";
 /// # Panics
 /// If they differ, or the file lacks the marks between which the table lies.
 pub fn compare(test: &str, table: &str) {
-    between(test, &format!("<!-- made by tests/{test}.rs -->\n"), table);
-}
-
-/// The same with another table of that file, which the test `function`
-/// makes.
-///
-/// # Panics
-/// As [`compare`].
-pub fn compare_with(test: &str, function: &str, table: &str) {
-    let begin = format!("<!-- made by {function} in tests/{test}.rs -->\n");
-    between(test, &begin, table);
-}
-
-fn between(test: &str, begin: &str, table: &str) {
     let path = top().join(format!("docs/{test}.md"));
+    let begin = format!("<!-- made by tests/{test}.rs -->\n");
     let text = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(begin).unwrap();
+    let (before, rest) = text.split_once(&begin).unwrap();
     let (old, after) = rest.split_once(END).unwrap();
     if std::env::var_os("DMASAN_UPDATE").is_some() {
-        std::fs::write(&path, [before, begin, table, END, after].concat()).unwrap();
+        std::fs::write(&path, [before, &begin, table, END, after].concat()).unwrap();
     } else {
         assert_eq!(
             old, table,
