@@ -10,7 +10,7 @@ mod clients;
 use iommu::testing::{Os, READ_WRITE, contexts, global, pages};
 use journal::event::{
     Allocation, AllocationId, AllocationKind, Begin, BugCheck, Certainty, ContextId, End, Event,
-    Module, NameId, PageRun, StackId, Table,
+    Module, NameId, PageRun, StackId, Subject, Table,
 };
 use journal::{Journal, Record};
 use memory::{Gpa, Iova, Pfn, RequesterId};
@@ -197,6 +197,7 @@ fn run() -> Vec<Record> {
     tell(Event::BugCheck(BugCheck {
         rule: None,
         finding: None,
+        subject: Subject::default(),
         code: 0xe6,
         parameters: [0x26, 0, 0, 0],
         certainty: Certainty::Documented,
