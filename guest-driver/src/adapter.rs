@@ -234,7 +234,7 @@ impl Adapter {
     #[inline(never)]
     fn bring_up(&self, state: &mut State) -> Result<u32> {
         let device = state.device.as_mut().ok_or(STATUS_DEVICE_NOT_READY)?;
-        let callbacks = device.callbacks;
+        let mut callbacks = device.callbacks;
         let information = callbacks.device_information()?;
         state.settings = registry::settings(&information.device_registry_path)?;
 
@@ -249,6 +249,8 @@ impl Adapter {
         let transport = device
             .transport
             .insert(Transport::map(&callbacks, &function, &assigned)?);
+        callbacks.telling = transport.telling;
+        device.callbacks.telling = transport.telling;
 
         // Reset before bus mastering: whatever ran before us must not write
         // into memory that is somebody else's by now.

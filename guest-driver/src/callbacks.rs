@@ -14,11 +14,14 @@ use crate::spec::nt::{
     Handle, MM_NON_CACHED, Mdl, STATUS_DEVICE_CONFIGURATION_ERROR, STATUS_INSUFFICIENT_RESOURCES,
     STATUS_NOT_SUPPORTED,
 };
+use crate::telling::Telling;
 
 /// A copy of DXGKRNL_INTERFACE, valid from StartDevice to StopDevice.
 #[derive(Clone, Copy)]
 pub struct Callbacks {
     interface: Interface,
+    /// Who is told whose memory is whose, if anybody is.
+    pub telling: Option<Telling>,
 }
 
 // SAFETY: the handle and the functions in it may be used from any thread.
@@ -50,7 +53,10 @@ impl Callbacks {
         {
             return Err(STATUS_NOT_SUPPORTED);
         }
-        Ok(Self { interface })
+        Ok(Self {
+            interface,
+            telling: None,
+        })
     }
 
     /// The interface, for what only a planted bug calls.

@@ -63,4 +63,6 @@ pub mod resource;
 #[cfg(windows)]
 pub mod sync;
 #[cfg(windows)]
+pub mod telling;
+#[cfg(windows)]
 pub mod virtio;

@@ -15,6 +15,23 @@ use crate::spec::nt::{
     STATUS_INSUFFICIENT_RESOURCES,
 };
 
+/// The two kinds, where it is told whose memory is whose.
+const TAG_CONTIGUOUS: u32 = u32::from_le_bytes(*b"cont");
+const TAG_PAGES: u32 = u32::from_le_bytes(*b"page");
+
+/// Frees memory that is called `cookie`, and tells so before and after.
+#[inline(always)]
+fn told(callbacks: &Callbacks, cookie: u64, free: impl FnOnce() -> Result<()>) -> Result<()> {
+    if let Some(telling) = callbacks.telling {
+        telling.retired(cookie);
+    }
+    free()?;
+    if let Some(telling) = callbacks.telling {
+        telling.freed(cookie);
+    }
+    Ok(())
+}
+
 /// A contiguous block from DxgkCbAllocateContiguousMemory.
 #[derive(Clone, Copy)]
 pub struct Contiguous {
@@ -49,6 +66,10 @@ impl Contiguous {
         // Its contents are undefined, and the device must not see what was
         // there before.
         block.clear();
+        if let Some(telling) = callbacks.telling {
+            let entry = MemEntry::from(&block);
+            telling.allocated(base as u64, TAG_CONTIGUOUS, core::iter::once(entry));
+        }
         Ok(block)
     }
 
@@ -65,7 +86,9 @@ impl Contiguous {
         if crate::defects::buffers::release(callbacks, self.handle, self.bytes) {
             return Ok(());
         }
-        callbacks.free_contiguous(self.handle)
+        told(callbacks, self.base as u64, || {
+            callbacks.free_contiguous(self.handle)
+        })
     }
 }
 
@@ -95,6 +118,9 @@ impl Pages {
         if count as usize != bytes || offset != 0 {
             let _ = undo!("short-list-free", pages.release(callbacks));
             return Err(STATUS_INSUFFICIENT_RESOURCES);
+        }
+        if let Some(telling) = callbacks.telling {
+            telling.allocated(mdl as u64, TAG_PAGES, pages.entries());
         }
         Ok(pages)
     }
@@ -188,7 +214,9 @@ impl Pages {
         }
         #[cfg(feature = "defects")]
         let _held = crate::defects::irql::table_lock(crate::defects::Defect::IrqlFree);
-        callbacks.free_pages(self.handle)
+        told(callbacks, self.mdl as u64, || {
+            callbacks.free_pages(self.handle)
+        })
     }
 }
 

@@ -12,9 +12,10 @@ use crate::spec::pci::{
     CAPABILITY_VENDOR, COMMAND, DEVICE_GPU, DEVICE_ID, STATUS, STATUS_CAPABILITIES, VENDOR_ID,
     VENDOR_VIRTIO,
 };
+use crate::spec::telling;
 use crate::spec::virtio::{
     CAP_BAR, CAP_CFG_TYPE, CAP_LENGTH, CAP_NOTIFY_MULTIPLIER, CAP_OFFSET, CFG_COMMON, CFG_DEVICE,
-    CFG_ISR, CFG_NOTIFY,
+    CFG_ISR, CFG_NOTIFY, CFG_VENDOR,
 };
 
 /// Partial descriptors read of a resource list at most; a function has six
@@ -43,6 +44,8 @@ pub struct Function {
     pub isr: Location,
     /// Device-specific configuration.
     pub device: Location,
+    /// dmasan's region, if there is one.
+    pub telling: Location,
     /// Bytes between two queues' notification addresses.
     pub notify_multiplier: u32,
     /// Memory base addresses; 0 for none.
@@ -137,6 +140,9 @@ fn walk_capabilities(callbacks: &Callbacks, function: &mut Function) -> Result<(
 
 fn read_structure(callbacks: &Callbacks, at: u32, function: &mut Function) -> Result<()> {
     let kind = read8(callbacks, at + CAP_CFG_TYPE)?;
+    if kind == CFG_VENDOR {
+        return read_vendor_data(callbacks, at, function);
+    }
     let location = Location {
         bar: read8(callbacks, at + CAP_BAR)?,
         offset: read32(callbacks, at + CAP_OFFSET)?,
@@ -159,6 +165,22 @@ fn read_structure(callbacks: &Callbacks, at: u32, function: &mut Function) -> Re
         if kind == CFG_NOTIFY {
             function.notify_multiplier = read32(callbacks, at + CAP_NOTIFY_MULTIPLIER)?;
         }
+    }
+    Ok(())
+}
+
+/// What stands in vendor data is its vendor's affair (§4.1.4.8): only one
+/// format is known here.
+fn read_vendor_data(callbacks: &Callbacks, at: u32, function: &mut Function) -> Result<()> {
+    if read16(callbacks, at + telling::CAP_VENDOR)? == telling::VENDOR
+        && read16(callbacks, at + telling::CAP_VERSION)? == telling::VERSION
+        && read32(callbacks, at + telling::CAP_MAGIC)? == telling::MAGIC
+    {
+        function.telling = Location {
+            bar: read8(callbacks, at + telling::CAP_BAR)?,
+            offset: read32(callbacks, at + telling::CAP_OFFSET)?,
+            length: read32(callbacks, at + telling::CAP_LENGTH)?,
+        };
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::spec::virtio::{
     F_ACCESS_PLATFORM, F_VERSION_1, NO_VECTOR, STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_DRIVER_OK,
     STATUS_FAILED, STATUS_FEATURES_OK, common,
 };
+use crate::telling::Telling;
 
 /// Reads of the status register before a reset counts as slow.
 const RESET_READS: u32 = 100;
@@ -85,6 +86,8 @@ pub struct Transport {
     pub isr: Window,
     /// Device-specific configuration.
     pub device: Window,
+    /// dmasan's region, if there is one.
+    pub telling: Option<Telling>,
 }
 
 impl Transport {
@@ -98,6 +101,7 @@ impl Transport {
             notify_multiplier: function.notify_multiplier,
             isr: Window::EMPTY,
             device: Window::EMPTY,
+            telling: None,
         };
         let result = transport.map_windows(callbacks, function, assigned);
         if let Err(status) = result {
@@ -119,6 +123,12 @@ impl Transport {
         self.device = self.window(callbacks, function, assigned, &function.device)?;
         if self.common.bytes < common::SIZE {
             return Err(STATUS_DEVICE_CONFIGURATION_ERROR);
+        }
+        // The device works without it.
+        if function.telling.length != 0
+            && let Ok(window) = self.window(callbacks, function, assigned, &function.telling)
+        {
+            self.telling = Telling::new(window);
         }
         Ok(())
     }
@@ -163,6 +173,7 @@ impl Transport {
         self.notify = Window::EMPTY;
         self.isr = Window::EMPTY;
         self.device = Window::EMPTY;
+        self.telling = None;
     }
 
     /// Address of the device status register.

@@ -11,6 +11,7 @@ pub mod gpu;
 pub mod nt;
 pub mod pci;
 pub mod query;
+pub mod telling;
 pub mod virtio;
 
 /// Asserts at compile time that fields of a `repr(C)` structure lie where

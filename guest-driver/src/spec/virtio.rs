@@ -19,6 +19,8 @@ pub const CFG_NOTIFY: u8 = 2;
 pub const CFG_ISR: u8 = 3;
 /// Structure type: device-specific configuration.
 pub const CFG_DEVICE: u8 = 4;
+/// Structure type: vendor data (§4.1.4.8).
+pub const CFG_VENDOR: u8 = 9;
 
 /// Common configuration registers (§4.1.4.3).
 pub mod common {
