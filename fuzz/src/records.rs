@@ -27,6 +27,7 @@ pub fn records(mut data: &[u8]) -> Vec<Record> {
         let runs = match &mut record.event {
             Event::Allocate(allocation) => &mut allocation.pages[..],
             Event::Recycle { pages } => &mut pages[..],
+            Event::Claim(claim) => &mut claim.pages[..],
             _ => &mut [],
         };
         for run in runs.iter_mut().filter(|run| run.first.0 < UNTRACKED) {

@@ -19,8 +19,10 @@ const GUEST_WRITES: u16 = 14;
 const SECOND: u16 = 0x100;
 const WITH_FILE: u16 = 0x200;
 
-/// Regions: BAR 0, configuration space.
+/// Regions: BAR 0, the one by which a guest tells of its memory,
+/// configuration space.
 const BAR: u32 = 0;
+const CLAIMS: u32 = 2;
 const CONFIG: u32 = 7;
 
 /// Guest-physical addresses, which are IOVAs too: three pages of rings, then
@@ -181,6 +183,25 @@ pub fn client() -> Vec<u8> {
     talk.access(REGION_READ, BAR, 0x1000, 1, &[]);
     talk.unmap(2, 0, 0);
     talk.say(RESET, &[]);
+    talk.bytes
+}
+
+/// A guest that tells of its memory, by the region in BAR 2: of a page that is
+/// mapped, by each kind of address, from its allocation on.
+pub fn claims() -> Vec<u8> {
+    let mut talk = Talk::default();
+    talk.map(3, 0, 0, 0x5000);
+    talk.start();
+    for space in [0, 1 << 8] {
+        talk.write(CLAIMS, 0x20, &longs(&[7]));
+        talk.write(CLAIMS, 0x28, &words(&[1]));
+        talk.write(CLAIMS, 0x800, &longs(&[COMMANDS, ANSWERS]));
+        for operation in [1 | 2 << 16, 2 | 1 << 16, 3, 4] {
+            talk.write(CLAIMS, 0x30, &words(&[operation | space]));
+        }
+        talk.access(REGION_READ, CLAIMS, 0x0c, 12, &[]);
+    }
+    talk.write(CLAIMS, 0x30, &words(&[5]));
     talk.bytes
 }
 

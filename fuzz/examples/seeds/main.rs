@@ -9,8 +9,8 @@ mod clients;
 
 use iommu::testing::{Os, READ_WRITE, contexts, global, pages};
 use journal::event::{
-    Allocation, AllocationId, AllocationKind, Begin, BugCheck, Certainty, ContextId, End, Event,
-    Module, NameId, PageRun, StackId, Subject, Table,
+    Allocation, AllocationId, AllocationKind, Begin, BugCheck, Certainty, Claim, ClaimStep,
+    ContextId, End, Event, Module, NameId, PageRun, StackId, Subject, Table,
 };
 use journal::{Journal, Record};
 use memory::{Gpa, Iova, Pfn, RequesterId};
@@ -57,6 +57,7 @@ fn main() -> io::Result<()> {
     put("vfio-user", "client", &clients::client())?;
     put("vfio-user", "remapper", &clients::remapper())?;
     put("virtio-iommu", "driver", &clients::requests())?;
+    put("vfio-user", "claims", &clients::claims())?;
 
     // One of each step of the interpreters, and a long row of a few.
     for (name, step) in [("steps", 1u32), ("strides", 37), ("backwards", 255)] {
@@ -205,6 +206,24 @@ fn run() -> Vec<Record> {
         stack: StackId(0),
         continued: true,
     }));
+    for step in [
+        ClaimStep::Allocated,
+        ClaimStep::Extended,
+        ClaimStep::Retired,
+        ClaimStep::Freed,
+        ClaimStep::Forgotten,
+    ] {
+        tell(Event::Claim(Claim {
+            device: DEVICE,
+            cookie: 7,
+            tag: 1,
+            step,
+            pages: vec![PageRun {
+                first: Pfn(3),
+                count: 2,
+            }],
+        }));
+    }
     tell(Event::End(End::Completed));
     let bytes = os.scenario.journal().bytes();
     journal::read(&bytes[..])
