@@ -115,6 +115,26 @@ fn behind_our_virtio_iommu_a_driver_is_unbound_and_the_guest_reboots() {
     }
 }
 
+/// Found, sooner or later: see below.
+#[test]
+#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
+fn a_picture_that_is_unmapped_on_the_screen_is_found() {
+    let mut guest = Guest::ready("linux-intel-iommu");
+    let found = (0..40).any(|_| {
+        guest.unbind();
+        guest.bind();
+        guest.ctl(&["findings"]).1.contains("dma-unmapped")
+    });
+    assert!(found, "no vsync fell between unmap and reset, 40 times");
+    guest.unbind();
+    let (code, said, out) = guest.power_off();
+    assert_eq!(code, Some(1), "{said}");
+    let report = json(out.path());
+    let finding = &report["findings"][0];
+    assert_eq!(finding["command"]["name"], "SCANOUT (vsync)", "{said}");
+    assert_eq!(finding["blame"][0]["party"], "driver", "{said}");
+}
+
 /// When its device is unbound, the driver of Linux 6.12 unmaps the picture
 /// that is on the screen some milliseconds before it resets the device, and
 /// tells the device nothing. Whether a vsync falls between the two is chance;

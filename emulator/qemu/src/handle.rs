@@ -1,6 +1,6 @@
 //! What other threads ask of the one that serves.
 
-use crate::board::{Board, Look, Unmapped};
+use crate::board::{Board, Look, RequestQueue, Unmapped};
 use crate::outgoing::{Ask, Outcome};
 use gpu::{Frame, ResourceFacts};
 use iommu::Mapping;
@@ -194,7 +194,12 @@ impl Handle {
         self.work(|board| board.resources())
     }
 
-    /// Each DMA_UNMAP from now on.
+    /// The queue of our own remapping unit, if it is set up.
+    pub(crate) fn request_queue(&self) -> Result<Option<RequestQueue>, HandleError> {
+        self.work(|board| board.request_queue())
+    }
+
+    /// Each unmap from now on, by whomever.
     pub(crate) fn unmaps(&self) -> Result<Receiver<Unmapped>, HandleError> {
         let (watcher, unmaps) = channel();
         self.work(move |board| board.watch(watcher))?;

@@ -1,9 +1,9 @@
 //! How long memory stays in reach after the guest's driver gave it up: the
-//! time from where that can be seen in guest memory to the DMA_UNMAP.
+//! time from where that can be seen in guest memory to the unmap.
 //!
 //! Behind VT-d it is seen as an entry of the tables that is cleared while
-//! QEMU's mapping stands; behind QEMU's virtio-iommu as an UNMAP request that
-//! lies in the queue while nobody was told to look at it. Both are looked for
+//! QEMU's mapping stands; behind a virtio-iommu, QEMU's or ours, as an UNMAP
+//! request that lies in the queue while nobody was told to look at it. Both are looked for
 //! again and again, so a time is known to within two looks: the least that it
 //! can have been is what is reported, with the distance between looks beside
 //! it. What comes and goes between two looks is counted as not seen.
@@ -11,6 +11,7 @@
 use super::pieces::{Piece, within, without};
 use super::tables::{self, Walked};
 use super::{Iommu, Place, pieces_of};
+use crate::board::RequestQueue;
 use crate::handle::{Handle, HandleError};
 use crate::qmp;
 use memory::{Gpa, GuestMemory, PAGE_SHIFT};
@@ -34,6 +35,7 @@ const NEXT_INDIRECT: u16 = 1 << 2;
 /// An UNMAP request (virtio 1.2 §5.13.6.6), and its bytes.
 const UNMAP: u8 = 4;
 const UNMAP_BYTES: usize = 24;
+const NOT_SET_UP: &str = "the guest has not set up its virtio-iommu";
 
 /// What was seen.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -77,7 +79,10 @@ pub fn watch(handle: &Handle, place: &Place, time: Duration) -> Result<Watched, 
         Iommu::Intel => tables::root(&place.monitor).map(Sight::Tables),
         Iommu::Virtio => rings(&place.monitor).map(Sight::Queue),
         Iommu::None => Err("there is no IOMMU".to_owned()),
-        Iommu::OurVirtio => Err("dmasan's own IOMMU does an unmap when it sees it".to_owned()),
+        Iommu::OurVirtio => handle
+            .request_queue()?
+            .map(|queue| Sight::Queue(queue.into()))
+            .ok_or_else(|| NOT_SET_UP.to_owned()),
     };
     let sight = match sight {
         Ok(sight) => sight,
@@ -153,6 +158,8 @@ pub fn watch(handle: &Handle, place: &Place, time: Duration) -> Result<Watched, 
     }
     watched.milliseconds = begun.elapsed().as_millis() as u64;
     sum_up(&mut watched, ages);
+    // For the report of the run.
+    handle.note(watched.in_short())?;
     Ok(watched)
 }
 
@@ -179,7 +186,7 @@ fn sum_up(watched: &mut Watched, mut ages: Vec<u64>) {
     }
 }
 
-/// The request queue of QEMU's virtio-iommu.
+/// The request queue of a virtio-iommu.
 #[derive(Clone, Copy)]
 struct Rings {
     size: u16,
@@ -188,6 +195,18 @@ struct Rings {
     used: u64,
 }
 
+impl From<RequestQueue> for Rings {
+    fn from(queue: RequestQueue) -> Self {
+        Self {
+            size: queue.size,
+            descriptors: queue.descriptors,
+            available: queue.available,
+            used: queue.used,
+        }
+    }
+}
+
+/// That of QEMU's.
 fn rings(monitor: &Path) -> Result<Rings, String> {
     let failed = |error: std::io::Error| format!("QEMU does not say where its queue is: {error}");
     let all = qmp::ask(monitor, &json!({ "execute": "x-query-virtio" })).map_err(failed)?;
@@ -215,7 +234,7 @@ fn rings(monitor: &Path) -> Result<Rings, String> {
         used: number("vring-used")?,
     };
     if rings.size == 0 || rings.available == 0 {
-        return Err("the guest has not set up its virtio-iommu".to_owned());
+        return Err(NOT_SET_UP.to_owned());
     }
     Ok(rings)
 }
@@ -290,6 +309,17 @@ impl Rings {
             at = address;
         }
         None
+    }
+}
+
+impl Watched {
+    /// The same in a sentence.
+    fn in_short(&self) -> String {
+        format!(
+            "{} ms watched by {}: {} pages were unmapped, {} of them were seen given up while \
+             still in reach, for at least {} us (median), {} us (longest)",
+            self.milliseconds, self.by, self.unmapped, self.seen, self.median, self.longest
+        )
     }
 }
 

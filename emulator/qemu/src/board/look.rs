@@ -19,7 +19,7 @@ pub(crate) struct Look {
     pub slots: Vec<Slot>,
 }
 
-/// A DMA_UNMAP, for who watches them.
+/// A DMA_UNMAP, or an UNMAP request of our own unit, for who watches them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unmapped {
     pub at: Instant,
@@ -50,12 +50,12 @@ impl Board {
         self.gpu.resources()
     }
 
-    /// Tell `watcher` of each DMA_UNMAP from now on, and nobody else.
+    /// Tell `watcher` of each unmap from now on, and nobody else.
     pub fn watch(&mut self, watcher: Sender<Unmapped>) {
         self.watcher = Some(watcher);
     }
 
-    /// The client unmaps something.
+    /// The client unmaps something, or the guest by our unit.
     pub(super) fn tell_watcher(&mut self, address: u64, size: u64) {
         if let Some(watcher) = &self.watcher {
             let at = Instant::now();

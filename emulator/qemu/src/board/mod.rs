@@ -17,6 +17,7 @@ pub(crate) use look::{Look, Unmapped};
 #[cfg(test)]
 pub(crate) use ranges::only_private;
 pub(crate) use ranges::q35_below_4g;
+pub(crate) use remapper::RequestQueue;
 
 use crate::error::ServeError;
 use crate::interrupts::{Interrupts, SetIrqs};
@@ -307,7 +308,7 @@ impl Board {
         let (requester, bus_master) = (function.requester(), function.bus_master());
         let dma = ours.mirror.dma(own, requester, bus_master);
         let failed = function.transport().failure().is_some();
-        ours.remapper.work(dma, env, &ours.unit);
+        let unmapped = ours.remapper.work(dma, env, &ours.unit);
         if let Some(error) = ours.remapper.function.transport().failure()
             && !failed
         {
@@ -317,6 +318,9 @@ impl Board {
         }
         // They are of no page of the guest's; the guest has the error.
         let _ = ours.mirror.take_refused();
+        for (first, last) in unmapped {
+            self.tell_watcher(first, last.saturating_sub(first).saturating_add(1));
+        }
     }
 
     /// Everything so far is in the journal before the guest sees it.

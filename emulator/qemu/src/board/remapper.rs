@@ -110,17 +110,19 @@ impl Remapper {
 
     /// Do what the driver has asked for since the last call, and report what
     /// faults can be. `dma` is the function's own way to memory, `env` that of
-    /// the unit.
-    pub fn work(&mut self, dma: Dma<'_>, env: Env<'_>, unit: &VirtioIommu) {
+    /// the unit. First and last address of each range that was unmapped.
+    pub fn work(&mut self, dma: Dma<'_>, env: Env<'_>, unit: &VirtioIommu) -> Vec<(u64, u64)> {
+        let mut unmapped = Vec::new();
         self.obey(env, unit);
         if !self.function.transport().is_live() {
             self.shell.notified = [false; 2];
-            return;
+            return unmapped;
         }
         // An error has told the driver that the device needs a reset.
-        if self.requests(dma, env, unit).is_ok() {
+        if self.requests(dma, env, unit, &mut unmapped).is_ok() {
             let _ = self.reports(dma, unit);
         }
+        unmapped
     }
 
     /// Bypass and reset, which registers say.
@@ -146,6 +148,7 @@ impl Remapper {
         dma: Dma<'_>,
         env: Env<'_>,
         unit: &VirtioIommu,
+        unmapped: &mut Vec<(u64, u64)>,
     ) -> Result<(), RingError> {
         const QUEUE: u16 = spec::REQUEST_QUEUE;
         if !self.is_notified(QUEUE) {
@@ -158,6 +161,7 @@ impl Remapper {
                 Some(request) => {
                     let room = room(&chain.writable);
                     let answer = unit.request(env, features, &request, room);
+                    unmapped.extend(range(&request));
                     store(dma, &chain.writable, &answer)
                 }
                 None => 0,
@@ -269,6 +273,43 @@ impl Board {
             }
         };
         Some(done.map_err(|_| ENODEV))
+    }
+}
+
+/// First and last address of an UNMAP request (virtio 1.2 §5.13.6.6).
+fn range(request: &[u8]) -> Option<(u64, u64)> {
+    let word = |at: usize| {
+        let bytes = request.get(at..)?.first_chunk()?;
+        Some(u64::from_le_bytes(*bytes))
+    };
+    let is_unmap = request.first() == Some(&spec::request::UNMAP);
+    is_unmap.then_some((word(8)?, word(16)?))
+}
+
+/// The queue that a driver asks by: entries, and where its descriptors, its
+/// available and its used ring are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestQueue {
+    pub size: u16,
+    pub descriptors: u64,
+    pub available: u64,
+    pub used: u64,
+}
+
+impl Board {
+    /// The queue of our remapping unit, if there is one and it is set up.
+    pub fn request_queue(&self) -> Option<RequestQueue> {
+        let Translation::Ours(ours) = &self.translation else {
+            return None;
+        };
+        let transport = ours.remapper.function.transport();
+        let [descriptors, available, used] = transport.areas(spec::REQUEST_QUEUE)?;
+        Some(RequestQueue {
+            size: u16::try_from(descriptors.length / 16).ok()?,
+            descriptors: descriptors.iova.0,
+            available: available.iova.0,
+            used: used.iova.0,
+        })
     }
 }
 
