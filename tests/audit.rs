@@ -114,11 +114,13 @@ fn what_a_rogue_device_does_is_found_and_blamed_on_the_order() {
     let resource = shown.split(' ').next().unwrap().to_owned();
     let (_, held) = guest.ctl(&["domains"]);
     assert!(held.contains("bus master on"), "{held}");
-    let kept = mapping(&guest, " rw").unwrap();
-    assert_eq!(
-        guest.ctl(&["hold", &kept, "4096"]),
-        (Some(0), "1 pages\n".to_owned())
-    );
+    // Commands come and go, and their mappings with them.
+    let kept = (0..50).find_map(|_| {
+        let at = mapping(&guest, " rw")?;
+        let (_, said) = guest.ctl(&["hold", &at, "4096"]);
+        (said == "1 pages\n").then_some(at)
+    });
+    let kept = kept.expect("a mapping that can be kept");
     guest.unbind();
     let (_, said) = guest.ctl(&["replay", &resource]);
     assert!(said.starts_with("0 pages reached, 256 refused"), "{said}");
