@@ -203,6 +203,7 @@ fn run() -> Vec<Record> {
         parameters: [0x26, 0, 0, 0],
         certainty: Certainty::Documented,
         reason: "a fault of the device".into(),
+        subject: Subject::default(),
         stack: StackId(0),
         continued: true,
     }));
