@@ -80,7 +80,7 @@ fn a_guest_behind_our_virtio_iommu_draws_and_nothing_is_found() {
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn an_access_outside_is_refused_by_our_virtio_iommu_and_the_guest_hears_of_it() {
-    let mut guest = Guest::ready("linux-our-virtio-iommu");
+    let mut guest = Guest::without_blobs("linux-our-virtio-iommu");
     for (order, data, said) in [
         ("read", "4", "page fault from EP 8 at 0x20000000 [R]"),
         ("write", "aabb", "page fault from EP 8 at 0x20000000 [W]"),
@@ -177,7 +177,7 @@ fn a_killed_dmasan_leaves_no_qemu_and_a_journal_that_can_be_read() {
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn an_access_outside_is_found_and_raises_the_guests_own_fault() {
-    let mut guest = Guest::ready("linux-intel-iommu");
+    let mut guest = Guest::without_blobs("linux-intel-iommu");
     let (code, said) = guest.ctl(&["read", "0x20000000", "4"]);
     assert_eq!(code, Some(1), "{said}");
     guest.said(
