@@ -198,7 +198,6 @@ fn run() -> Vec<Record> {
     tell(Event::BugCheck(BugCheck {
         rule: None,
         finding: None,
-        subject: Subject::default(),
         code: 0xe6,
         parameters: [0x26, 0, 0, 0],
         certainty: Certainty::Documented,
