@@ -16,7 +16,8 @@ fn an_escape_whose_size_is_not_looked_at_is_found_and_shown_again() {
 
     assert_eq!(code, Some(1), "{text}");
     let defects = entries(&out.path().join("defects"));
-    assert!(!defects.is_empty(), "{text}");
+    assert_eq!(defects.len(), 1, "one mistake in one function: {text}");
+    assert!(text.contains("escape"), "the function is named: {text}");
     let scenario = defects[0].join("scenario.toml");
     let again = out.path().join("again");
     let arguments = [
@@ -41,6 +42,40 @@ fn the_driver_that_looks_at_the_size_is_silent() {
 
     assert_eq!(code, Some(0), "{text}");
     assert!(entries(&out.path().join("defects")).is_empty());
+}
+
+/// What the device answers while the driver starts, and power states, are
+/// part of inputs: those of an earlier corpus are begun with, and new ones
+/// are made.
+#[test]
+fn what_the_driver_meets_first_is_made_up_too() {
+    let out = tempfile::tempdir().unwrap();
+    let corpus = out.path().join("corpus");
+    std::fs::create_dir(&corpus).unwrap();
+    // The first response of all, an EDID's size, and the configuration.
+    let seed = r#"name = "seed"
+answer = [
+  { of = "response", number = 0, at = 24, data = "ffffffff" },
+  { of = "configuration", number = 0, data = "ffffffff" },
+]
+workload = [
+  { do = "power", to = "off" }, { do = "power", to = "on" },
+  { do = "escape", data = "444d534e" },
+]
+"#;
+    std::fs::write(corpus.join("seed.toml"), seed).unwrap();
+
+    let (code, text) = fuzz("escape-size-unchecked-fixed", out.path());
+
+    assert_eq!(code, Some(0), "{text}");
+    let kept: Vec<String> = entries(&corpus)
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let with = |what: &str| kept.iter().filter(|text| text.contains(what)).count();
+    assert!(with("number = 0") > 1, "early answers were kept: {kept:?}");
+    assert!(with("do = \"power\"") > 1, "power states were kept");
+    assert!(with("may-fail = true") > 1, "allocations may fail");
 }
 
 #[test]

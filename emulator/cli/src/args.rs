@@ -30,7 +30,8 @@ pub enum Command {
     /// Run a driver again and again, with what programs send it and what the
     /// device answers mutated, and keep what shows a defect
     Fuzz(crate::fuzz::Fuzz),
-    /// Join the results of explorations that were shared among machines
+    /// Join the results of explorations that were shared among machines, and
+    /// say which parts are missing or not whole
     Merge(Merge),
     /// Show the findings of a journal
     Report(Show),

@@ -4,18 +4,16 @@ use crate::args::{Explore, Merge, Subject};
 use crate::error::CliError;
 use crate::files;
 use crate::run::{self, Input};
-use explore::{Bounds, Defect, Explored, Header, Progress, Results};
-use indicatif::{ProgressBar, ProgressStyle};
-use machine::vm::RunLimit;
+use crate::search::{self, Coverage};
+use explore::{Bounds, Defect, Explored, Extent, Header, Progress, Results};
+use scenario::Plan;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// Name of the file of results.
 const RESULTS: &str = "explored.jsonl";
-/// Between two looks at the progress.
-const TICK: Duration = Duration::from_millis(200);
 
 /// Explore a driver; the exit code.
 pub fn explore(arguments: &Explore) -> Result<u8, CliError> {
@@ -32,14 +30,10 @@ pub fn explore(arguments: &Explore) -> Result<u8, CliError> {
     let mut results = Results::open(&arguments.out.join(RESULTS), header)?;
     let stop = run::on_interrupt();
     let started = Instant::now();
-    let deadline = arguments
-        .budget
-        .map(|seconds| started + Duration::from_secs(seconds));
-    let workers = match arguments.jobs {
-        Some(jobs) => jobs as usize,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    let progress = Progress::default();
+    let deadline = search::deadline(arguments.budget);
+    let workers = search::workers(arguments.jobs);
+    let functions = machine::functions(&input.driver).unwrap_or_default();
+    let progress = Progress::of(functions, results.total());
     let whole = std::thread::scope(|scope| {
         let search = scope.spawn(|| {
             explore::explore(
@@ -56,23 +50,23 @@ pub fn explore(arguments: &Explore) -> Result<u8, CliError> {
         search.join().map_err(|_| explore::ExploreError::Worker)?
     })?;
     let total = results.total();
-    let coverage = Coverage::of(&input, total);
-    let mut text = told(total, bounds, &coverage, whole);
+    let coverage = Coverage::of(&progress.functions, &total.places);
+    let extent = if whole { Extent::Whole } else { Extent::Cut };
+    let mut text = told(total, bounds, &coverage, extent);
     let mut shortest: Vec<(&String, &Defect)> = total.defects.iter().collect();
     shortest.sort_by_key(|(key, defect)| (defect.order(), *key));
     for (number, (_, defect)) in shortest.iter().enumerate() {
         let folder = arguments
             .out
             .join(format!("{}-{}", number + 1, defect.finding));
-        let scenario = reproduce(&input, &arguments.subject, defect, &folder, &stop)?;
+        let plan = plan(&input, defect);
+        let scenario = search::reproduce(&input, &arguments.subject, plan, &folder)?;
         let _ = write!(text, "{}", defect_told(number + 1, defect, Some(&scenario)));
     }
     files::write(&arguments.out.join("explored.txt"), text.as_bytes())?;
-    let document = document(results.header(), total, &coverage, whole);
     tell(
         &text,
-        &document,
-        (results.header(), total),
+        (results.header(), total, &coverage, extent),
         (arguments.json.as_deref(), arguments.junit.as_deref()),
     )?;
     Ok(match (total.defects.is_empty(), whole) {
@@ -91,22 +85,22 @@ pub fn merge(arguments: &Merge) -> Result<u8, CliError> {
         .map(|folder| folder.join(RESULTS))
         .collect();
     let merged = explore::merge(&paths)?;
-    let coverage = Coverage::default();
-    let whole = merged.missing.is_empty();
-    let mut text = told(&merged.total, merged.header.bounds, &coverage, whole);
-    if !whole {
-        let _ = writeln!(text, "shards that are missing: {:?}", merged.missing);
-    }
+    // Which functions there are says the driver, which is not here.
+    let coverage = Coverage::of(&[], &merged.total.places);
+    let whole = merged.gaps.is_empty();
+    let extent = match whole {
+        true => Extent::Whole,
+        false => Extent::Lacking(&merged.gaps),
+    };
+    let mut text = told(&merged.total, merged.header.bounds, &coverage, extent);
     let mut shortest: Vec<&Defect> = merged.total.defects.values().collect();
     shortest.sort_by_key(|defect| defect.order());
     for (number, defect) in shortest.iter().enumerate() {
         let _ = write!(text, "{}", defect_told(number + 1, defect, None));
     }
-    let document = document(&merged.header, &merged.total, &coverage, whole);
     tell(
         &text,
-        &document,
-        (&merged.header, &merged.total),
+        (&merged.header, &merged.total, &coverage, extent),
         (arguments.json.as_deref(), arguments.junit.as_deref()),
     )?;
     Ok(match (merged.total.defects.is_empty(), whole) {
@@ -155,13 +149,11 @@ fn header(input: &Input, subject: &Subject, bounds: Bounds) -> Header {
 /// Show the progress on a terminal until the search is over.
 fn watch(progress: &Progress, started: Instant, over: impl Fn() -> bool) {
     let get = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Relaxed);
-    // Hidden by itself where standard error is no terminal.
-    let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("{bar:24} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    while !over() {
-        std::thread::sleep(TICK);
-        let (runs, elapsed) = (get(&progress.runs), started.elapsed().as_secs_f64());
+    search::watch("{bar:24} {msg}", over, |bar| {
+        let elapsed = started.elapsed().as_secs_f64();
+        // Those of an earlier call took no time of this one's.
+        let runs = get(&progress.runs);
+        let own = runs.saturating_sub(get(&progress.earlier));
         bar.set_length(get(&progress.of));
         bar.set_position(get(&progress.units));
         let left = match (get(&progress.units), get(&progress.of)) {
@@ -173,41 +165,20 @@ fn watch(progress: &Progress, started: Instant, over: impl Fn() -> bool) {
             }
         };
         bar.set_message(format!(
-            "bound {}: {runs} runs ({} cut off), {:.0} a second, {} states, {} places, {} defects{left}",
+            "bound {}: {runs} runs ({} cut off), {:.0} a second, {} states, {} of {} functions, \
+             {} defects{left}",
             get(&progress.bound),
             get(&progress.cut),
-            runs as f64 / elapsed.max(0.001),
+            own as f64 / elapsed.max(0.001),
             get(&progress.states),
-            get(&progress.places),
+            get(&progress.reached),
+            progress.functions.len(),
             get(&progress.defects),
         ));
-    }
-    bar.finish_and_clear();
+    });
 }
 
-/// Functions of the driver that were reached, by what trapped in them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Coverage {
-    functions: usize,
-    reached: usize,
-    places: usize,
-}
-
-impl Coverage {
-    fn of(input: &Input, total: &Explored) -> Self {
-        let functions = machine::functions(&input.driver).unwrap_or_default();
-        let reached = functions
-            .iter()
-            .filter(|function| total.places.range((*function).clone()).next().is_some());
-        Self {
-            reached: reached.count(),
-            functions: functions.len(),
-            places: total.places.len(),
-        }
-    }
-}
-
-fn told(total: &Explored, bounds: Bounds, coverage: &Coverage, whole: bool) -> String {
+fn told(total: &Explored, bounds: Bounds, coverage: &Coverage, extent: Extent<'_>) -> String {
     let mut text = format!(
         "explored {} schedules of at most {} deviations: {} run to their end, {} cut off as \
          equivalent to others\n",
@@ -218,14 +189,8 @@ fn told(total: &Explored, bounds: Bounds, coverage: &Coverage, whole: bool) -> S
     );
     let _ = writeln!(
         text,
-        "{} steps, {} choices; {} places of driver code{}",
-        total.steps,
-        total.choices,
-        total.places.len(),
-        match coverage.functions {
-            0 => String::new(),
-            all => format!(" in {} of {all} functions", coverage.reached),
-        }
+        "{} steps, {} choices; {coverage}",
+        total.steps, total.choices,
     );
     if total.timeouts > 0 {
         let _ = writeln!(
@@ -234,17 +199,30 @@ fn told(total: &Explored, bounds: Bounds, coverage: &Coverage, whole: bool) -> S
             total.timeouts
         );
     }
-    if !whole {
-        text.push_str("not all was explored: the same command goes on where it was left\n");
-    }
-    match total.defects.len() {
-        0 => text.push_str("no defect\n"),
-        1 => text.push_str("1 defect\n"),
-        many => {
-            let _ = writeln!(text, "{many} defects");
+    match extent {
+        Extent::Whole => {}
+        Extent::Cut => {
+            text.push_str("not all was explored: the same command goes on where it was left\n");
+        }
+        Extent::Lacking(gaps) => {
+            text.push_str("not all was explored:\n");
+            for what in gaps.words() {
+                let _ = writeln!(text, "   {what}");
+            }
         }
     }
+    text.push_str(&search::count(total.defects.len()));
     text
+}
+
+/// The plan of the run that shows a defect.
+fn plan(input: &Input, defect: &Defect) -> Plan {
+    let mut plan = input.options.plan.clone();
+    plan.name = format!("explored: {}", defect.finding);
+    for deviation in &defect.schedule {
+        plan = plan.with_choice(deviation.number, deviation.take);
+    }
+    plan
 }
 
 fn defect_told(number: usize, defect: &Defect, scenario: Option<&Path>) -> String {
@@ -271,60 +249,19 @@ fn defect_told(number: usize, defect: &Defect, scenario: Option<&Path>) -> Strin
     text
 }
 
-/// Make the run that shows a defect, with all that `dmasan run` writes, and
-/// the scenario that gives it again; the path of that.
-fn reproduce(
-    input: &Input,
-    subject: &Subject,
-    defect: &Defect,
-    folder: &Path,
-    stop: &AtomicBool,
-) -> Result<PathBuf, CliError> {
-    let mut options = input.options.clone();
-    options.plan.name = format!("explored: {}", defect.finding);
-    for deviation in &defect.schedule {
-        options.plan = options.plan.with_choice(deviation.number, deviation.take);
-    }
-    let path = folder.join(files::SCENARIO);
-    let again = Input {
-        driver: input.driver.clone(),
-        name: input.name.clone(),
-        scenario: Some(options.plan.to_toml()),
-        options,
-    };
-    let subject = Subject {
-        scenario: Some(path.clone()),
-        ..subject.clone()
-    };
-    let limit = RunLimit {
-        deadline: Some(Instant::now() + Duration::from_secs(60)),
-        stop: Some(stop),
-    };
-    run::once(&again, &subject, folder, &limit)?.write(folder)?;
-    Ok(path)
-}
-
-fn document(header: &Header, total: &Explored, coverage: &Coverage, whole: bool) -> String {
-    explore::json(
-        header,
-        total,
-        (coverage.reached, coverage.functions, coverage.places),
-        whole,
-    )
-}
-
 fn tell(
     text: &str,
-    document: &str,
-    (header, total): (&Header, &Explored),
+    (header, total, coverage, extent): (&Header, &Explored, &Coverage, Extent<'_>),
     (json, junit): (Option<&Path>, Option<&Path>),
 ) -> Result<(), CliError> {
     let standard = Some(Path::new("-"));
     if let Some(path) = json {
+        let coverage = (coverage.reached, coverage.functions, total.places.len());
+        let document = explore::json(header, total, coverage, extent);
         files::write(path, document.as_bytes())?;
     }
     if let Some(path) = junit {
-        files::write(path, explore::junit(header, total).as_bytes())?;
+        files::write(path, explore::junit(header, total, extent).as_bytes())?;
     }
     if json != standard && junit != standard {
         files::write(Path::new("-"), text.as_bytes())?;

@@ -5,19 +5,19 @@ use crate::args::ScenarioCommand;
 use crate::error::CliError;
 use crate::files;
 use crate::run::{self, Input};
+use crate::search;
 use crate::show::Shown;
-use journal::event::{End, Event};
+use journal::event::Event;
 use journal::{Journal, Record};
 use machine::Machine;
 use machine::vm::RunLimit;
-use report::PAGES;
+use report::{Check, PAGES};
 use scenario::fault::matches;
 use scenario::{Frame, Plan, PlanError, Returned};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
-use symbols::{SymbolTable, Symbolizer};
-use windows::{injected, layout};
+use windows::injected;
 
 /// `dmasan scenario`; the exit code.
 pub fn scenario(command: &ScenarioCommand) -> Result<u8, CliError> {
@@ -66,13 +66,7 @@ pub fn resolve(plan: &mut Plan, driver: &[u8], path: &Path) -> Result<(), PlanEr
     }
     let functions = machine::functions(driver).unwrap_or_default();
     let name = files::name(path);
-    let mut symbolizer = Symbolizer::new();
-    symbolizer.add_module(symbols::Module {
-        name: name.clone(),
-        base: layout::IMAGES.0,
-        size: 1 << 30,
-        symbols: SymbolTable::from_pdb_file(&path.with_extension("pdb")).ok(),
-    });
+    let symbolizer = search::symbolizer(path);
     let module = name
         .rsplit_once('.')
         .map_or(name.as_str(), |(stem, _)| stem);
@@ -93,60 +87,86 @@ pub fn resolve(plan: &mut Plan, driver: &[u8], path: &Path) -> Result<(), PlanEr
     })
 }
 
-/// What of a run is not as its plan says; nothing if all is.
-pub fn judge(
+/// Ask a run what its plan asks: that each fault was injected, and what is to
+/// be verified.
+pub fn ask(
+    shown: &mut Shown,
     machine: &Machine,
-    shown: &Shown,
     records: &[Record],
     (input, limit): (&Input, &RunLimit<'_>),
-) -> Result<Vec<String>, CliError> {
-    let mut problems = Vec::new();
-    for (number, (name, fired)) in (1..).zip(machine.faults()) {
-        if fired == 0 {
-            problems.push(format!(
-                "fault {number} ({name}) never fired: a test that tested nothing"
-            ));
-        }
-    }
+) -> Result<(), CliError> {
     let plan = machine.plan();
-    let Some(verify) = &plan.verify else {
-        return Ok(problems);
+    let verify = plan.verify.as_ref();
+    let frames = match verify.and_then(|verify| verify.frame) {
+        Some(_) => Some((frame(machine), without_faults(input, limit)?)),
+        None => None,
     };
-    if let Some(wanted) = &verify.findings {
-        let found = shown.findings();
-        for id in wanted.iter().filter(|id| !found.contains(&id.as_str())) {
-            problems.push(format!("verify: there is no finding {id}"));
-        }
-        for id in found.iter().filter(|id| !wanted.iter().any(|w| w == *id)) {
-            problems.push(format!("verify: there is a finding {id}"));
-        }
-    }
-    problems.extend(statuses(&verify.status, records));
-    if let Some(released) = verify.released
-        && released != shown.released()
-    {
-        let what = if released {
-            "not everything"
-        } else {
-            "everything"
+    ask_of(shown, plan, records, frames);
+    Ok(())
+}
+
+/// The same of a journal; `frames` is the last frame of this run and of one
+/// without faults, if that is known.
+pub fn ask_of(
+    shown: &mut Shown,
+    plan: &Plan,
+    records: &[Record],
+    frames: Option<(Option<u32>, Option<u32>)>,
+) {
+    let mut checks = fired(plan, records);
+    let Some(verify) = &plan.verify else {
+        shown.ask(checks, None);
+        return;
+    };
+    checks.extend(statuses(&verify.status, records));
+    if let Some(released) = verify.released {
+        let (name, what) = match released {
+            true => ("verify: all is released", "not everything"),
+            false => ("verify: not all is released", "everything"),
         };
-        problems.push(format!("verify: {what} was released in the end"));
+        let failure = format!("{what} was released in the end");
+        let failure = (released != shown.released()).then_some(failure);
+        checks.push(Check::new(name, failure));
     }
-    if let Some(wanted) = verify.frame {
-        let seen = frame(machine);
-        let without = without_faults(input, limit)?;
-        if (wanted == Frame::Unchanged) != (seen == without) {
+    match (verify.frame, frames) {
+        (Some(wanted), Some((seen, without))) => {
+            let name = match wanted {
+                Frame::Unchanged => "verify: the last frame is as without faults",
+                Frame::Changed => "verify: the last frame is another than without faults",
+            };
             let words = |crc: Option<u32>| {
                 crc.map_or_else(|| "none".to_owned(), |crc| format!("CRC {crc:08x}"))
             };
-            problems.push(format!(
-                "verify: the last frame is {}, without faults {}",
+            let failure = format!(
+                "the last frame is {}, without faults {}",
                 words(seen),
                 words(without)
-            ));
+            );
+            let failure = ((wanted == Frame::Unchanged) != (seen == without)).then_some(failure);
+            checks.push(Check::new(name, failure));
+        }
+        (Some(_), None) => shown.note("the last frame was not verified: dmasan run does that"),
+        (None, _) => {}
+    }
+    shown.ask(checks, verify.findings.clone());
+}
+
+/// Was each fault injected, and each answer written over?
+fn fired(plan: &Plan, records: &[Record]) -> Vec<Check> {
+    let mut fired = BTreeSet::new();
+    for record in records {
+        if let Event::Injected { fault, .. } = &record.event {
+            fired.insert(*fault);
         }
     }
-    Ok(problems)
+    let faults = plan.faults.iter().map(scenario::Fault::title);
+    let answers = plan.answers.iter().map(scenario::Answer::title);
+    let check = |(index, title): (u32, String)| {
+        let never = "it never fired: a test that tested nothing".to_owned();
+        let failure = (!fired.contains(&index)).then_some(never);
+        Check::new(format!("fault {} ({title})", index + 1), failure)
+    };
+    (0..).zip(faults.chain(answers)).map(check).collect()
 }
 
 /// The last frame on scanout 0.
@@ -165,10 +185,10 @@ fn without_faults(input: &Input, limit: &RunLimit<'_>) -> Result<Option<u32>, Cl
     Ok(frame(&machine))
 }
 
-/// Statuses that no routine returned.
-fn statuses(wanted: &[Returned], records: &[Record]) -> Vec<String> {
+/// Was each status returned?
+fn statuses(wanted: &[Returned], records: &[Record]) -> Vec<Check> {
     let mut names = BTreeMap::new();
-    let mut left: Vec<&Returned> = wanted.iter().collect();
+    let mut seen = vec![false; wanted.len()];
     for record in records {
         match &record.event {
             Event::Name { id, text } => {
@@ -180,31 +200,16 @@ fn statuses(wanted: &[Returned], records: &[Record]) -> Vec<String> {
             }
             | Event::Leave { routine: id, value } => {
                 let name = names.get(id).copied().unwrap_or_default();
-                left.retain(|wanted| {
-                    wanted.returns.0 != *value as u32 || !matches(&wanted.function, name)
-                });
+                for (wanted, seen) in wanted.iter().zip(&mut seen) {
+                    *seen |= wanted.returns.0 == *value as u32 && matches(&wanted.function, name);
+                }
             }
             _ => {}
         }
     }
-    let told = |wanted: &Returned| {
-        format!(
-            "verify: {} never returned {}",
-            wanted.function, wanted.returns
-        )
+    let check = |(wanted, seen): (&Returned, bool)| {
+        let name = format!("verify: {} returns {}", wanted.function, wanted.returns);
+        Check::new(name, (!seen).then(|| "it never did".to_owned()))
     };
-    left.into_iter().map(told).collect()
-}
-
-/// The exit code of a run by a plan: that of its report, unless the plan says
-/// what is to be found.
-pub fn exit_code(machine: &Machine, end: &End, code: u8, problems: &[String]) -> u8 {
-    let verify = machine.plan().verify.as_ref();
-    let decides = verify.is_some_and(|verify| verify.findings.is_some());
-    match end {
-        End::Interrupted | End::Unsupported { .. } => code,
-        _ if !problems.is_empty() => 1,
-        _ if decides => 0,
-        _ => code,
-    }
+    wanted.iter().zip(seen).map(check).collect()
 }

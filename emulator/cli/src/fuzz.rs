@@ -4,23 +4,20 @@ use crate::args::Subject;
 use crate::error::CliError;
 use crate::files;
 use crate::run::{self, Input};
+use crate::search::{self, Coverage};
 use ::explore::ExploreError;
 use ::explore::fuzz::{Effort, Found, FuzzProgress, Fuzzed, Kept};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use machine::vm::RunLimit;
-use scenario::Plan;
+use scenario::{Plan, Power, Step};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Folders of the results.
 const CORPUS: &str = "corpus";
 const DEFECTS: &str = "defects";
-/// Between two looks at the progress.
-const TICK: Duration = Duration::from_millis(200);
 /// Seed unless told otherwise.
 const SEED: u64 = 1;
 
@@ -61,15 +58,11 @@ pub fn fuzz(arguments: &Fuzz) -> Result<u8, CliError> {
     let effort = Effort {
         seed: arguments.subject.seed.unwrap_or(SEED),
         runs: arguments.runs,
-        jobs: match arguments.jobs {
-            Some(jobs) => jobs as usize,
-            None => std::thread::available_parallelism().map_or(1, usize::from),
-        },
-        deadline: arguments
-            .budget
-            .map(|seconds| started + Duration::from_secs(seconds)),
+        jobs: search::workers(arguments.jobs),
+        deadline: search::deadline(arguments.budget),
     };
-    let progress = FuzzProgress::default();
+    let functions = machine::functions(&input.driver).unwrap_or_default();
+    let progress = FuzzProgress::of(functions);
     // What cannot be written ends the fuzzing: nothing may be lost.
     let unwritten = Mutex::new(None);
     let halt = AtomicBool::new(false);
@@ -116,18 +109,24 @@ pub fn fuzz(arguments: &Fuzz) -> Result<u8, CliError> {
     if let Ok(Some(error)) = unwritten.into_inner() {
         return Err(error);
     }
-    let mut text = told(&input, &fuzzed, started);
+    let coverage = Coverage::of(&progress.functions, &fuzzed.places);
+    let mut text = told(coverage, &fuzzed, started);
+    let symbolizer = search::symbolizer(&arguments.subject.driver);
     for (number, (identity, found)) in (1..).zip(&fuzzed.defects) {
         let folder = folder(&defects, identity, found);
-        let scenario = reproduce(&input, &arguments.subject, found, &folder)?;
+        let scenario = search::reproduce(&input, &arguments.subject, named(found), &folder)?;
         let _ = writeln!(text, "\n{number}. {}: {}", found.finding, found.summary);
-        let _ = writeln!(
-            text,
-            "   {} Escapes, {} answers written over, {} choices",
-            found.plan.workload.len(),
-            found.plan.answers.len(),
-            found.plan.choices.len()
-        );
+        if let Some(address) = found.function {
+            let at = symbolizer.describe(address, false);
+            // The last is the function itself, those before it are inlined.
+            let name = at.frames.last().map(|frame| frame.function.as_str());
+            let _ = writeln!(
+                text,
+                "   in {} ({address:#x})",
+                name.unwrap_or("a function")
+            );
+        }
+        let _ = writeln!(text, "   {}", parts(&found.plan));
         let _ = writeln!(text, "   dmasan run ... --scenario {}", scenario.display());
     }
     files::write(&arguments.out.join("fuzzed.txt"), text.as_bytes())?;
@@ -137,6 +136,21 @@ pub fn fuzz(arguments: &Fuzz) -> Result<u8, CliError> {
         true => 0,
         false => 1,
     })
+}
+
+/// What an input is made of.
+fn parts(plan: &Plan) -> String {
+    let escape = |step: &&Step| matches!(step, Step::Escape { .. });
+    let off = |step: &&Step| matches!(step, Step::Power { to: Power::Off });
+    let parts = [
+        (plan.workload.iter().filter(escape).count(), "Escapes"),
+        (plan.workload.iter().filter(off).count(), "times in D3"),
+        (plan.answers.len(), "answers written over"),
+        (plan.choices.len(), "choices"),
+    ];
+    let there = parts.iter().filter(|(count, _)| *count > 0);
+    let words: Vec<String> = there.map(|(count, of)| format!("{count} {of}")).collect();
+    words.join(", ")
 }
 
 /// Where a defect is kept: the same each time it is found.
@@ -184,38 +198,24 @@ fn seeds(corpus: &Path) -> Result<Vec<Plan>, CliError> {
 /// Show the progress on a terminal until the search is over.
 fn watch(progress: &FuzzProgress, started: Instant, over: impl Fn() -> bool) {
     let get = |of: &AtomicU64| of.load(Ordering::Relaxed);
-    // Hidden by itself where standard error is no terminal.
-    let bar = ProgressBar::new_spinner();
-    let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-    while !over() {
-        std::thread::sleep(TICK);
+    search::watch("{spinner} {msg} ({elapsed})", over, |bar| {
         let (runs, elapsed) = (get(&progress.runs), started.elapsed().as_secs_f64());
         bar.set_message(format!(
-            "{runs} runs, {:.0} a second, {} inputs, {} places, {} defects",
+            "{runs} runs, {:.0} a second, {} inputs, {} places in {} of {} functions, {} defects",
             runs as f64 / elapsed.max(0.001),
             get(&progress.corpus),
             get(&progress.places),
+            get(&progress.reached),
+            progress.functions.len(),
             get(&progress.defects),
         ));
-        bar.tick();
-    }
-    bar.finish_and_clear();
+    });
 }
 
-fn told(input: &Input, fuzzed: &Fuzzed, started: Instant) -> String {
-    let functions = machine::functions(&input.driver).unwrap_or_default();
-    let reached = functions
-        .iter()
-        .filter(|function| fuzzed.places.range((*function).clone()).next().is_some());
+fn told(coverage: Coverage, fuzzed: &Fuzzed, started: Instant) -> String {
     let mut text = format!(
-        "{} runs, {} inputs that met something new; {} places of driver code in {} of {} \
-         functions\n",
-        fuzzed.runs,
-        fuzzed.corpus,
-        fuzzed.places.len(),
-        reached.count(),
-        functions.len(),
+        "{} runs, {} inputs that met something new; {coverage}\n",
+        fuzzed.runs, fuzzed.corpus,
     );
     if fuzzed.given_up > 0 {
         let _ = writeln!(
@@ -228,41 +228,6 @@ fn told(input: &Input, fuzzed: &Fuzzed, started: Instant) -> String {
         "{:.0} runs a second",
         fuzzed.runs as f64 / started.elapsed().as_secs_f64().max(0.001)
     );
-    match fuzzed.defects.len() {
-        0 => text.push_str("no defect\n"),
-        1 => text.push_str("1 defect\n"),
-        many => {
-            let _ = writeln!(text, "{many} defects");
-        }
-    }
+    text.push_str(&search::count(fuzzed.defects.len()));
     text
-}
-
-/// Make the run that shows a defect, with all that `dmasan run` writes; the
-/// path of its scenario.
-fn reproduce(
-    input: &Input,
-    subject: &Subject,
-    found: &Found,
-    folder: &Path,
-) -> Result<PathBuf, CliError> {
-    let mut options = input.options.clone();
-    options.plan = named(found);
-    let path = folder.join(files::SCENARIO);
-    let again = Input {
-        driver: input.driver.clone(),
-        name: input.name.clone(),
-        scenario: Some(options.plan.to_toml()),
-        options,
-    };
-    let subject = Subject {
-        scenario: Some(path.clone()),
-        ..subject.clone()
-    };
-    let limit = RunLimit {
-        deadline: Some(Instant::now() + Duration::from_secs(60)),
-        stop: None,
-    };
-    run::once(&again, &subject, folder, &limit)?.write(folder)?;
-    Ok(path)
 }

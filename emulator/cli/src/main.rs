@@ -17,6 +17,7 @@ mod qemu;
 mod reproduce;
 mod rules;
 mod run;
+mod search;
 mod show;
 
 use args::{Cli, Command};

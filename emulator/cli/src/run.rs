@@ -37,17 +37,12 @@ pub fn run(arguments: &Run) -> Result<u8, CliError> {
     ready.judge(&mut done.shown);
     done.write(&arguments.out)?;
     ready.tell(&done.shown, &done.records)?;
-    let problems = faults::judge(&done.machine, &done.shown, &done.records, (&input, &limit))?;
-    for problem in &problems {
-        eprintln!("dmasan: {problem}");
-    }
-    let code = match done.end {
+    Ok(match done.end {
         End::Interrupted => 130,
         End::Unsupported { .. } => 3,
-        End::Completed | End::BugCheck if done.shown.passes() && done.shown.is_whole() => 0,
+        _ if done.shown.passes() && done.shown.is_whole() => 0,
         _ => 1,
-    };
-    Ok(faults::exit_code(&done.machine, &done.end, code, &problems))
+    })
 }
 
 /// A flag that Ctrl-C sets.
@@ -109,8 +104,6 @@ pub struct Done {
     pub shown: Shown,
     /// Its journal.
     pub records: Vec<Record>,
-    /// The machine, as the run left it.
-    pub machine: Machine,
     /// How it ended.
     pub end: End,
 }
@@ -163,10 +156,12 @@ pub fn once(
     if machine.workload_refused() {
         shown.refused();
     }
+    if end != End::Interrupted {
+        faults::ask(&mut shown, &machine, &records, (input, limit))?;
+    }
     Ok(Done {
         shown,
         records,
-        machine,
         end,
     })
 }

@@ -3,11 +3,12 @@
 use crate::args::Show;
 use crate::error::CliError;
 use crate::gate::Ready;
-use crate::{files, reproduce};
+use crate::{faults, files, reproduce, run};
 use journal::event::Event;
 use journal::{Record, Tail};
 use report::text::Style;
-use report::{Baseline, Ending, Meta, Report, Suppression};
+use report::{Baseline, Check, Ending, Meta, Report, Suppression};
+use scenario::Plan;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -62,6 +63,16 @@ impl Shown {
     pub fn released(&self) -> bool {
         let leaks = ["handle-leak", "mdl-not-released", "memory-leak"];
         self.report.live.is_empty() && !self.findings().iter().any(|id| leaks.contains(id))
+    }
+
+    /// Add what the scenario asks, and which findings it lists, if it does.
+    pub fn ask(&mut self, checks: Vec<Check>, findings: Option<Vec<String>>) {
+        self.report.ask(checks, findings);
+    }
+
+    /// Add what a reader must know.
+    pub fn note(&mut self, text: &str) {
+        self.report.notes.push(text.to_owned());
     }
 
     /// Take out what suppressions and a baseline say.
@@ -222,7 +233,22 @@ fn shown(arguments: &Show, records: &[Record], tail: Tail) -> Shown {
     let driver = folder.join(name.unwrap_or_else(|| PathBuf::from("driver.sys")));
     let scenario = folder.join(files::SCENARIO);
     let scenario = scenario.is_file().then_some(scenario);
-    judge(records, tail, &folder, &driver, scenario.as_deref())
+    let mut shown = judge(records, tail, &folder, &driver, scenario.as_deref());
+    if let Some(plan) = scenario.and_then(|path| plan_of(&path, records)) {
+        faults::ask_of(&mut shown, &plan, records, None);
+    }
+    shown
+}
+
+/// The scenario beside a journal, if it is the one that was run.
+fn plan_of(path: &Path, records: &[Record]) -> Option<Plan> {
+    let begin = records.iter().find_map(|record| match &record.event {
+        Event::Begin(begin) => Some(begin),
+        _ => None,
+    })?;
+    let bytes = files::read(path, run::MAX_SCENARIO).ok()?;
+    let plan = Plan::parse(&String::from_utf8_lossy(&bytes)).ok()?;
+    (plan.name == begin.scenario && plan.seed == begin.seed).then_some(plan)
 }
 
 fn finish(

@@ -1,11 +1,12 @@
 //! What was found, and when two finds are one.
 
 use journal::Record;
-use journal::event::{End, Event, Point};
+use journal::event::{End, Event, Point, StackId};
 use ledger::{Finding, Ledger, Place};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 /// One way that is not the default's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,15 +26,21 @@ impl Deviation {
     #[must_use]
     pub fn words(&self) -> &'static str {
         match (self.what, self.take) {
+            (What::Device, 0) => "the device takes a step",
             (What::Device, 1) => "the device waits for the next trap",
             (What::Device, 2) => "the device waits until the driver does",
             (What::Device, _) => "the device does all it can",
+            (What::Interrupt, 0) => "the interrupt comes at once",
             (What::Interrupt, 1) => "the interrupt comes a trap later",
             (What::Interrupt, _) => "the interrupt comes when the driver waits",
+            (What::Dpc, 0) => "the DPC runs at once",
             (What::Dpc, 1) => "the DPC runs a trap later",
             (What::Dpc, _) => "the DPC runs when the driver waits",
+            (What::Thread, 0) => "the thread goes on",
             (What::Thread, _) => "another thread gets the processor",
-            (What::Access, _) => "the access lands another time",
+            (What::Access, 0) => "the access lands at once",
+            (What::Access, _) => "the access lands late",
+            (What::Fail, 0) => "there is memory for what the driver asks for",
             (What::Fail, _) => "there is no memory for what the driver asks for",
         }
     }
@@ -92,80 +99,189 @@ impl Defect {
     }
 }
 
-/// Everything that a run's journal says is wrong: identity and defect.
-pub(crate) struct Judged {
-    pub defects: Vec<(String, Defect)>,
-    /// The host's clock ended the run.
-    pub timeout: bool,
-    /// Why the driver did not get through all that it was made to do, if it
-    /// is no defect that kept it from that.
-    pub unfinished: Option<String>,
-    pub places: BTreeSet<u64>,
-}
-
 /// Did the host's clock end a run that ended so?
 pub(crate) fn is_timeout(end: &End) -> bool {
-    matches!(end, End::Hang { reason, .. } if reason.contains("time limit"))
+    matches!(end, End::OutOfTime { .. })
 }
 
-/// Judge a run, or the part of one that was made before it was cut off.
-pub(crate) fn judge(records: &[Record], schedule: &[Deviation]) -> Judged {
-    let mut ledger = Ledger::new();
-    let mut judged = Judged {
-        defects: Vec::new(),
-        timeout: false,
-        unfinished: None,
-        places: BTreeSet::new(),
+/// A bug check that no breach of a rule explains.
+#[derive(Clone, Debug)]
+struct Stopped {
+    /// Number of its event, from 1.
+    event: u32,
+    code: u32,
+    reason: String,
+    stack: StackId,
+}
+
+/// A defect as the fuzzer tells it from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// What stands for it.
+    pub key: String,
+    /// Identifier of the finding, or `bug-check`.
+    pub finding: String,
+    /// What happened, in a sentence.
+    pub summary: String,
+    /// Where the function of the driver begins that it is in.
+    pub function: Option<u64>,
+}
+
+/// The innermost function of the driver on a stack: where it begins.
+fn function_of(stack: &[u64], functions: &[Range<u64>]) -> Option<u64> {
+    let within = |address: u64| {
+        let after = functions.partition_point(|function| function.start <= address);
+        let function = functions.get(after.checked_sub(1)?)?;
+        function.contains(&address).then_some(function.start)
     };
-    // Bug checks that no finding explains are defects too.
-    let mut stops = Vec::new();
-    for (number, record) in records.iter().enumerate() {
-        ledger.push(record);
-        match &record.event {
-            Event::BugCheck(stop) if stop.finding.is_none() => {
-                stops.push((number as u32 + 1, stop));
-            }
-            Event::Stack { frames, .. } => judged.places.extend(frames),
-            Event::Refused { step, status } => {
-                judged.unfinished = Some(format!("it refuses step {step} with {status:#010x}"));
-            }
-            Event::End(end) if is_timeout(end) => judged.timeout = true,
-            Event::End(End::StartFailed { routine, status }) => {
-                judged.unfinished = Some(format!("{routine} returns {status:#010x}"));
-            }
-            Event::End(End::Unsupported { reason, .. }) => {
-                judged.unfinished = Some(reason.clone());
-            }
-            _ => {}
+    // All but the innermost are where a call returns to, which may be behind
+    // the end of the function.
+    let (innermost, callers) = stack.split_first()?;
+    within(*innermost).or_else(|| callers.iter().find_map(|at| within(at.saturating_sub(1))))
+}
+
+/// Judges a run as it goes on: what its journal says is wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct Judge {
+    ledger: Ledger,
+    events: u32,
+    stops: Vec<Stopped>,
+    timeout: bool,
+    unfinished: Option<String>,
+}
+
+impl Judge {
+    pub fn new() -> Self {
+        Self {
+            ledger: Ledger::terse(),
+            events: 0,
+            stops: Vec::new(),
+            timeout: false,
+            unfinished: None,
         }
     }
-    if judged.timeout {
-        // A hang by the host's clock depends on the host: it says nothing.
-        return judged;
+
+    /// Take in what comes next in the journal; places of driver code in it
+    /// are added to `places`.
+    pub fn take(&mut self, records: &[Record], places: &mut BTreeSet<u64>) {
+        for record in records {
+            self.ledger.push(record);
+            self.events = self.events.saturating_add(1);
+            match &record.event {
+                Event::BugCheck(stop) if stop.finding.is_none() => self.stops.push(Stopped {
+                    event: self.events,
+                    code: stop.code,
+                    reason: stop.reason.clone(),
+                    stack: stop.stack,
+                }),
+                Event::Stack { frames, .. } => places.extend(frames),
+                Event::Refused { step, status } => {
+                    self.unfinished = Some(format!("it refuses step {step} with {status:#010x}"));
+                }
+                Event::End(End::OutOfTime { .. }) => self.timeout = true,
+                Event::End(End::StartFailed { routine, status }) => {
+                    self.unfinished = Some(format!("{routine} returns {status:#010x}"));
+                }
+                Event::End(End::Unsupported { reason, .. }) => {
+                    self.unfinished = Some(reason.clone());
+                }
+                _ => {}
+            }
+        }
     }
-    let defect = |finding: &str, summary: &str| Defect {
-        finding: finding.to_owned(),
-        summary: summary.to_owned(),
-        schedule: schedule.to_vec(),
-    };
-    for finding in ledger.findings() {
-        let made = defect(finding.kind.id(), &finding.summary);
-        judged.defects.push((identity(finding), made));
+
+    /// A digest of what of the past later defects depend on.
+    pub fn digest(&self) -> u128 {
+        self.ledger.digest()
     }
-    for (number, stop) in stops {
-        if ledger.cause(number).is_none() {
-            let frames = records.iter().find_map(|record| match &record.event {
-                Event::Stack { id, frames } if *id == stop.stack => Some(frames.as_slice()),
-                _ => None,
-            });
+
+    /// Did the host's clock end the run?
+    pub fn timeout(&self) -> bool {
+        self.timeout
+    }
+
+    /// Why the driver did not get through all that it was made to do, if it
+    /// is no defect that kept it from that.
+    pub fn unfinished(&self) -> Option<&str> {
+        self.unfinished.as_deref()
+    }
+
+    /// What is wrong so far, by finding and function of the driver: what two
+    /// inputs, or two calls in one function, have in common.
+    pub fn groups(&self, functions: &[Range<u64>]) -> Vec<Group> {
+        if self.timeout {
+            return Vec::new();
+        }
+        let group = |finding: &str, what: Option<&str>, summary: &str, stacks: &[&[u64]]| {
+            let mut at = stacks.iter();
+            let function = at.find_map(|stack| function_of(stack, functions));
+            let mut key = finding.to_owned();
+            if let Some(name) = what {
+                let _ = write!(key, " {name}");
+            }
+            if let Some(function) = function {
+                let _ = write!(key, " in {function:x}");
+            }
+            Group {
+                key,
+                finding: finding.to_owned(),
+                summary: summary.to_owned(),
+                function,
+            }
+        };
+        let findings = self.ledger.findings().iter().map(|of| {
+            let stack = |place: Option<&Place>| place.map_or(Vec::new(), |at| at.stack.clone());
+            let object = of.allocation.as_ref();
+            let freed = stack(object.and_then(|object| object.freed.as_ref()));
+            let used = stack(of.used());
+            let allocated = stack(object.map(|object| &object.allocated));
+            // Where a rule was broken; of an access what must change first.
+            let stacks = match of.breach.is_some() {
+                true => [used, freed, allocated],
+                false => [freed, used, allocated],
+            };
+            let rule = of.breach.as_ref().and_then(|breach| breach.rule.as_deref());
+            let command = of.command().and_then(|command| command.name.as_deref());
+            let stacks: Vec<&[u64]> = stacks.iter().map(Vec::as_slice).collect();
+            group(of.kind.id(), rule.or(command), &of.summary, &stacks)
+        });
+        let stops = self.own_stops().map(|stop| {
+            let code = format!("{:#x}", stop.code);
+            let stack = self.ledger.stack(stop.stack);
+            group("bug-check", Some(&code), &stop.reason, &[stack])
+        });
+        findings.chain(stops).collect()
+    }
+
+    /// Bug checks that no finding explains are defects too.
+    fn own_stops(&self) -> impl Iterator<Item = &Stopped> {
+        let own = |stop: &&Stopped| self.ledger.cause(stop.event).is_none();
+        self.stops.iter().filter(own)
+    }
+
+    /// What is wrong so far, by identity.
+    pub fn defects(&self, schedule: &[Deviation]) -> Vec<(String, Defect)> {
+        if self.timeout {
+            // A hang by the host's clock depends on the host: it says nothing.
+            return Vec::new();
+        }
+        let defect = |finding: &str, summary: &str| Defect {
+            finding: finding.to_owned(),
+            summary: summary.to_owned(),
+            schedule: schedule.to_vec(),
+        };
+        let findings = self.ledger.findings().iter();
+        let findings = findings.map(|finding| {
+            let made = defect(finding.kind.id(), &finding.summary);
+            (identity(finding), made)
+        });
+        let stops = self.own_stops().map(|stop| {
             let mut key = format!("bug-check {:#x}", stop.code);
-            write_stack(&mut key, frames.unwrap_or_default());
-            judged
-                .defects
-                .push((key, defect("bug-check", &stop.reason)));
-        }
+            write_stack(&mut key, self.ledger.stack(stop.stack));
+            (key, defect("bug-check", &stop.reason))
+        });
+        findings.chain(stops).collect()
     }
-    judged
 }
 
 /// By finding, stacks and object; not by the addresses of data, which another

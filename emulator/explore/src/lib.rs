@@ -14,10 +14,12 @@
 //! that a unit falls into.
 //!
 //! Two schedules are equivalent from the moment at which the whole machine is
-//! in the same state ([`machine::Machine::digest`]): the second is cut off
-//! there if the first was explored with as many deviations left. Independent
-//! actions commute into the same state, so this is a partial-order reduction
-//! that needs no footprint of anybody's, and cannot be wrong about one.
+//! in the same state ([`machine::Machine::digest`]), the ledger remembers the
+//! same of what later findings depend on ([`ledger::Ledger::digest`]) and the
+//! scenario has the same decisions left: the second is cut off there if the
+//! first was explored with as many deviations left. Independent actions
+//! commute into the same state, so this is a partial-order reduction that
+//! needs no footprint of anybody's, and cannot be wrong about one.
 #![forbid(unsafe_code)]
 
 mod defect;
@@ -33,16 +35,26 @@ mod walk;
 pub use defect::{Defect, Deviation, What};
 pub use error::ExploreError;
 pub use pool::{Progress, explore};
-pub use results::{Header, Line, Merged, Results, merge};
-pub use told::{json, junit};
+pub use results::{Gap, Gaps, Header, Line, Merged, Results, Whole, merge};
+pub use told::{Extent, json, junit};
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// The digest by which a driver is known: XXH3-128, as hexadecimal digits.
 #[must_use]
 pub fn digest(driver: &[u8]) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(driver))
+}
+
+/// How many of the functions have one of the places in them.
+#[must_use]
+pub fn reached(functions: &[Range<u64>], places: &BTreeSet<u64>) -> usize {
+    let met = |function: &&Range<u64>| {
+        function.start < function.end && places.range((*function).clone()).next().is_some()
+    };
+    functions.iter().filter(met).count()
 }
 
 /// What is searched.

@@ -5,8 +5,9 @@ use crate::error::ExploreError;
 use crate::results::Results;
 use crate::walk::{Subject, Walker};
 use crate::{Bounds, Explored, Unit};
-use machine::Options;
+use machine::{Machine, Options};
 use scenario::Choice;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,11 +31,27 @@ pub struct Progress {
     pub places: AtomicU64,
     /// Distinct states met where something was to choose.
     pub states: AtomicU64,
+    /// Functions of the driver.
+    pub functions: Vec<Range<u64>>,
+    /// How many of them were reached.
+    pub reached: AtomicU64,
+    /// Schedules run by an earlier call.
+    pub earlier: AtomicU64,
     /// Milliseconds from the first look at which the bound under way began.
     began: AtomicU64,
 }
 
 impl Progress {
+    /// For a driver with these functions, of which `earlier` was explored.
+    #[must_use]
+    pub fn of(functions: Vec<Range<u64>>, earlier: &Explored) -> Self {
+        Self {
+            functions,
+            earlier: AtomicU64::new(earlier.runs),
+            ..Self::default()
+        }
+    }
+
     /// How long the bound under way has taken, seconds. `started` is when the
     /// exploration began.
     #[must_use]
@@ -51,6 +68,8 @@ impl Progress {
         store(&self.defects, all.defects.len() as u64);
         store(&self.places, all.places.len() as u64);
         store(&self.states, all.states);
+        let reached = crate::reached(&self.functions, &all.places);
+        store(&self.reached, reached as u64);
     }
 }
 
@@ -74,7 +93,7 @@ pub fn explore(
         name: driver.1,
         options,
     };
-    let mut first = Walker::new(subject, bounds.reduce, stop)?;
+    let mut first = Walker::new(subject.machine()?, bounds.reduce, stop)?;
     let (trunk, choices) = first.trunk()?;
     // What a fault keeps the driver from is what the scenario asks for.
     if let Some(why) = first.unfinished()
@@ -90,6 +109,7 @@ pub fn explore(
         },
         trunk,
     )?;
+    results.finish(0, 1)?;
     progress.show(results);
     let halt = AtomicBool::new(false);
     let started = Instant::now();
@@ -166,7 +186,13 @@ impl<'r> Shared<'r> {
                 });
             }
         });
-        !self.halt.load(Ordering::Relaxed)
+        let mut results = self.lock();
+        let whole = units.iter().all(|unit| results.has(*unit));
+        if whole && let Err(error) = results.finish(bound, units.len() as u64) {
+            drop(results);
+            self.fail(error);
+        }
+        whole
     }
 
     /// The units of a bound and of this shard, in the order of the default
@@ -177,7 +203,8 @@ impl<'r> Shared<'r> {
             .iter()
             .filter_map(|choice| Some((choice, What::of(choice.point)?)))
             .flat_map(|(choice, what)| {
-                (1..choice.options).map(move |take| Unit {
+                let others = (0..choice.options).filter(|take| *take != choice.taken);
+                others.map(move |take| Unit {
                     bound,
                     first: Some(Deviation {
                         number: choice.number,
@@ -194,7 +221,7 @@ impl<'r> Shared<'r> {
     }
 
     fn work(&self, units: &[Unit], next: &AtomicUsize) -> Result<(), ExploreError> {
-        let mut walker: Option<Walker<'_>> = None;
+        let mut walker: Option<Walker<'_, Machine>> = None;
         while !self.halt.load(Ordering::Relaxed) {
             let Some(&unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 break;
@@ -203,7 +230,8 @@ impl<'r> Shared<'r> {
                 let walker = match &mut walker {
                     Some(walker) => walker,
                     None => {
-                        let mut new = Walker::new(self.subject, self.bounds.reduce, self.halt)?;
+                        let machine = self.subject.machine()?;
+                        let mut new = Walker::new(machine, self.bounds.reduce, self.halt)?;
                         new.trunk()?;
                         walker.insert(new)
                     }

@@ -1,6 +1,7 @@
 //! What was found, on disk as it is found: a file of JSON lines, the first of
-//! which says what was searched, and one for each unit that was walked. A torn
-//! last line is a unit that is walked again.
+//! which says what was searched, one for each unit that was walked, and one
+//! for each bound of which all units were. A torn last line is a unit that is
+//! walked again.
 
 use crate::{Bounds, ExploreError, Explored, Unit};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,19 @@ pub enum Line {
     Header(Header),
     /// A unit and what it gave.
     Unit(Unit, Explored),
+    /// From here on it is searched up to another bound than the header says.
+    Bound(u32),
+    /// All units of a bound are above.
+    Whole(Whole),
+}
+
+/// A bound that was finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Whole {
+    /// Which.
+    pub bound: u32,
+    /// How many units of it there are in this shard.
+    pub units: u64,
 }
 
 /// The results of an exploration, in memory and on disk.
@@ -44,6 +58,7 @@ pub enum Line {
 pub struct Results {
     header: Header,
     units: BTreeMap<Unit, Explored>,
+    whole: BTreeSet<Whole>,
     total: Explored,
     file: Option<(PathBuf, File)>,
 }
@@ -55,6 +70,7 @@ impl Results {
         Self {
             header,
             units: BTreeMap::new(),
+            whole: BTreeSet::new(),
             total: Explored::default(),
             file: None,
         }
@@ -73,17 +89,27 @@ impl Results {
         };
         match std::fs::read(path) {
             Ok(bytes) => {
-                let (found, units, good) = parse(path, &bytes)?;
-                same(path, &found, &results.header, true)?;
+                let Parsed {
+                    header,
+                    units,
+                    whole,
+                    good,
+                } = parse(path, &bytes)?;
+                same(path, &header, &results.header, true)?;
                 for (unit, explored) in units {
                     results.take_in(unit, explored);
                 }
+                results.whole = whole;
                 // A torn last line is cut off, so that the next begins anew.
                 let file = OpenOptions::new().write(true).open(path).map_err(write)?;
                 file.set_len(good as u64).map_err(write)?;
                 let mut file = file;
                 io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(write)?;
                 results.file = Some((path.to_owned(), file));
+                let bound = results.header.bounds.deviations;
+                if header.bounds.deviations != bound {
+                    results.write(&Line::Bound(bound))?;
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = File::create(path).map_err(write)?;
@@ -126,6 +152,18 @@ impl Results {
         Ok(())
     }
 
+    /// Keep that all `units` units of a bound are there.
+    ///
+    /// # Errors
+    /// [`ExploreError::Write`].
+    pub fn finish(&mut self, bound: u32, units: u64) -> Result<(), ExploreError> {
+        let whole = Whole { bound, units };
+        if self.whole.insert(whole) {
+            self.write(&Line::Whole(whole))?;
+        }
+        Ok(())
+    }
+
     fn take_in(&mut self, unit: Unit, explored: Explored) {
         self.total.add(explored.clone());
         self.units.insert(unit, explored);
@@ -148,12 +186,83 @@ impl Results {
 /// Results of several shards, joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
-    /// What was searched; its shard is the first file's.
+    /// What was searched, up to the largest bound that any file says.
     pub header: Header,
     /// What all found.
     pub total: Explored,
-    /// Shards that are not among the files.
+    /// What is not there.
+    pub gaps: Gaps,
+}
+
+/// What results of shards lack to be those of the whole exploration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Gaps {
+    /// Shards of which no file was given.
     pub missing: Vec<u32>,
+    /// Shards that were cut by a budget, interrupted, or explored to a
+    /// smaller bound.
+    pub unfinished: Vec<Gap>,
+}
+
+/// A shard that is not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Gap {
+    /// Which, from 0.
+    pub shard: u32,
+    /// The first bound that it did not finish.
+    pub bound: u32,
+    /// Up to which it was asked to go.
+    pub asked: u32,
+}
+
+impl Gaps {
+    /// What is lacking, a sentence each.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let missing = self.missing.iter();
+        let missing = missing.map(|shard| format!("shard {shard} was not given"));
+        let unfinished = self.unfinished.iter().map(|gap| {
+            let Gap {
+                shard,
+                bound,
+                asked,
+            } = gap;
+            match asked < bound {
+                true => format!("shard {shard} was explored with --bound {asked} only"),
+                false => format!(
+                    "shard {shard} did not finish bound {bound}: its command goes on from there"
+                ),
+            }
+        });
+        missing.chain(unfinished).collect()
+    }
+
+    /// Is all there?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unfinished.is_empty()
+    }
+}
+
+/// A shard's file, or several of one.
+#[derive(Debug, Default)]
+struct Shard {
+    asked: u32,
+    units: BTreeSet<Unit>,
+    whole: BTreeSet<Whole>,
+}
+
+impl Shard {
+    /// The first bound up to `last` that is not whole. A line that says so
+    /// goes for nothing if the units are not there.
+    fn gap(&self, last: u32) -> Option<u32> {
+        (0..=last).find(|bound| {
+            let there = self.units.iter().filter(|unit| unit.bound == *bound);
+            let there = there.count() as u64;
+            let says = |whole: &&Whole| whole.bound == *bound && whole.units == there;
+            !self.whole.iter().any(|whole| says(&whole))
+        })
+    }
 }
 
 /// Join the results of shards. The order of the files does not matter.
@@ -163,19 +272,26 @@ pub struct Merged {
 pub fn merge(paths: &[PathBuf]) -> Result<Merged, ExploreError> {
     let mut header: Option<Header> = None;
     let mut units = BTreeMap::new();
-    let mut shards = BTreeSet::new();
+    let mut shards: BTreeMap<u32, Shard> = BTreeMap::new();
     for path in paths {
         let bytes = std::fs::read(path).map_err(|error| ExploreError::Read {
             path: path.clone(),
             why: error.to_string(),
         })?;
-        let (found, walked, _) = parse(path, &bytes)?;
-        shards.insert(found.bounds.shard.0);
-        match &header {
-            Some(header) => same(path, &found, header, false)?,
-            None => header = Some(found),
+        let found = parse(path, &bytes)?;
+        let shard = shards.entry(found.header.bounds.shard.0).or_default();
+        shard.asked = shard.asked.max(found.header.bounds.deviations);
+        shard.units.extend(found.units.keys());
+        shard.whole.extend(found.whole);
+        match &mut header {
+            Some(header) => {
+                same(path, &found.header, header, false)?;
+                let bounds = &mut header.bounds;
+                bounds.deviations = bounds.deviations.max(found.header.bounds.deviations);
+            }
+            None => header = Some(found.header),
         }
-        units.extend(walked);
+        units.extend(found.units);
     }
     let Some(mut header) = header else {
         return Err(ExploreError::Read {
@@ -190,47 +306,78 @@ pub fn merge(paths: &[PathBuf]) -> Result<Merged, ExploreError> {
     for explored in units.into_values() {
         total.add(explored);
     }
+    let last = header.bounds.deviations;
+    let unfinished = shards.iter().filter_map(|(&index, shard)| {
+        let bound = shard.gap(last)?;
+        Some(Gap {
+            shard: index,
+            bound,
+            asked: shard.asked,
+        })
+    });
     Ok(Merged {
         header,
         total,
-        missing: (0..of).filter(|shard| !shards.contains(shard)).collect(),
+        gaps: Gaps {
+            unfinished: unfinished.collect(),
+            missing: (0..of)
+                .filter(|shard| !shards.contains_key(shard))
+                .collect(),
+        },
     })
 }
 
-type Parsed = (Header, BTreeMap<Unit, Explored>, usize);
+/// A file of results.
+struct Parsed {
+    /// Its header; the bound is the last that it was explored to.
+    header: Header,
+    units: BTreeMap<Unit, Explored>,
+    whole: BTreeSet<Whole>,
+    /// Bytes of its whole lines.
+    good: usize,
+}
 
-/// Header, units, and how many bytes of whole lines there are.
 fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ExploreError> {
     let bad = |why: String| ExploreError::Read {
         path: path.to_owned(),
         why,
     };
-    let mut header = None;
+    let mut header: Option<Header> = None;
     let mut units = BTreeMap::new();
+    let mut whole = BTreeSet::new();
     let mut good = 0;
     // A torn line may end within a character: it is cut off as bytes.
     for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
         if !line.ends_with(b"\n") {
             break;
         }
-        match serde_json::from_slice(line) {
-            Ok(Line::Header(found)) if index == 0 => {
+        match (serde_json::from_slice(line), &mut header) {
+            (Ok(Line::Header(found)), None) => {
                 let (shard, of) = found.bounds.shard;
                 if shard >= of || of > MAX_SHARDS {
                     return Err(bad(format!("line 1: there is no shard {shard} of {of}")));
                 }
                 header = Some(found);
             }
-            Ok(Line::Unit(unit, explored)) if index > 0 => {
+            (Ok(Line::Unit(unit, explored)), Some(_)) => {
                 units.insert(unit, explored);
             }
-            Ok(_) => return Err(bad(format!("line {} is out of place", index + 1))),
-            Err(error) => return Err(bad(format!("line {}: {error}", index + 1))),
+            (Ok(Line::Bound(bound)), Some(header)) => header.bounds.deviations = bound,
+            (Ok(Line::Whole(found)), Some(_)) => {
+                whole.insert(found);
+            }
+            (Ok(_), _) => return Err(bad(format!("line {} is out of place", index + 1))),
+            (Err(error), _) => return Err(bad(format!("line {}: {error}", index + 1))),
         }
         good += line.len();
     }
     let header = header.ok_or_else(|| bad("it is no result of dmasan explore".to_owned()))?;
-    Ok((header, units, good))
+    Ok(Parsed {
+        header,
+        units,
+        whole,
+        good,
+    })
 }
 
 /// Are both of one exploration?

@@ -204,20 +204,106 @@ fn shards_join_in_any_order_and_the_missing_are_named() {
     let other = merge(&[b, a]).unwrap();
 
     assert_eq!(one, other);
-    assert_eq!(one.missing, [1]);
+    assert_eq!(one.gaps.missing, [1]);
     assert_eq!(one.total.runs, 6);
     let defect = &one.total.defects["kind stack"];
     assert_eq!(defect.schedule, [deviation(5, 1)], "the shorter is kept");
+}
+
+/// A shard's file: units of each bound, as many as are said to be there.
+fn shard(folder: &Path, index: u32, bound: u32, wholes: &[(u32, u64)]) -> std::path::PathBuf {
+    let mut header = header();
+    header.bounds.shard = (index, 2);
+    header.bounds.deviations = bound;
+    let name = format!("{index}-{bound}");
+    let units = [
+        (unit(0, 0), found(vec![])),
+        (unit(1, index.into()), found(vec![])),
+        (unit(2, index.into()), found(vec![])),
+    ];
+    let path = write(folder, &name, header.clone(), &units[..=bound as usize]);
+    let mut results = Results::open(&path, header).unwrap();
+    for &(bound, units) in wholes {
+        results.finish(bound, units).unwrap();
+    }
+    path
+}
+
+#[test]
+fn only_shards_that_finished_each_bound_are_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = shard(folder.path(), 0, 2, &[(0, 1), (1, 1), (2, 1)]);
+    let gap = |bound, asked| {
+        vec![Gap {
+            shard: 1,
+            bound,
+            asked,
+        }]
+    };
+    let rows: [(_, &[(u32, u64)], _, _); 5] = [
+        (2, &[(0, 1), (1, 1), (2, 1)], vec![], "all is there"),
+        (2, &[(0, 1), (1, 1)], gap(2, 2), "cut by a budget"),
+        (2, &[], gap(0, 2), "interrupted"),
+        (1, &[(0, 1), (1, 1)], gap(2, 1), "at a smaller bound"),
+        (2, &[(0, 1), (1, 1), (2, 9)], gap(2, 2), "units were lost"),
+    ];
+    for (bound, wholes, unfinished, why) in rows {
+        let other = shard(folder.path(), 1, bound, wholes);
+
+        let merged = merge(&[whole.clone(), other.clone()]).unwrap();
+
+        assert_eq!(merged.gaps.unfinished, unfinished, "{why}");
+        assert_eq!(merged.gaps.is_empty(), unfinished.is_empty(), "{why}");
+        assert_eq!(merged.header.bounds.deviations, 2, "{why}");
+        let turned = merge(&[other.clone(), whole.clone()]).unwrap();
+        assert_eq!(merged, turned, "{why}");
+        std::fs::remove_file(other).unwrap();
+    }
+}
+
+#[test]
+fn a_larger_bound_later_is_the_one_that_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = shard(folder.path(), 0, 1, &[(0, 1), (1, 1)]);
+    let mut deeper = header();
+    deeper.bounds.shard = (0, 2);
+    deeper.bounds.deviations = 2;
+
+    drop(Results::open(&path, deeper).unwrap());
+
+    let merged = merge(&[path]).unwrap();
+    assert_eq!(merged.header.bounds.deviations, 2);
+    assert_eq!(merged.gaps.unfinished[0].bound, 2);
+}
+
+#[test]
+fn what_shards_lack_is_no_success() {
+    let gaps = Gaps {
+        missing: vec![3],
+        unfinished: vec![],
+    };
+    let total = Explored::default();
+
+    let value: serde_json::Value =
+        serde_json::from_str(&json(&header(), &total, (0, 0, 0), Extent::Lacking(&gaps))).unwrap();
+    let lacking = junit(&header(), &total, Extent::Lacking(&gaps));
+    let cut = junit(&header(), &total, Extent::Cut);
+
+    assert_eq!(value["whole"], false);
+    assert_eq!(value["gaps"]["missing"][0], 3);
+    assert!(lacking.contains("errors=\"1\""), "{lacking}");
+    assert!(lacking.contains("shard 3 was not given"), "{lacking}");
+    assert!(cut.contains("<skipped"), "{cut}");
 }
 
 #[test]
 fn json_and_junit_tell_each_defect() {
     let total = found(vec![deviation(5, 2)]);
     let value: serde_json::Value =
-        serde_json::from_str(&json(&header(), &total, (1, 2, 3), true)).unwrap();
+        serde_json::from_str(&json(&header(), &total, (1, 2, 3), Extent::Whole)).unwrap();
     assert_eq!(value["defects"][0]["finding"], "dma-use-after-free");
     assert_eq!(value["defects"][0]["schedule"][0]["take"], 2);
-    let junit = junit(&header(), &total);
+    let junit = junit(&header(), &total, Extent::Whole);
     assert!(junit.contains("failures=\"1\""), "{junit}");
     assert!(junit.contains("choice 5: the device waits until the driver does"));
 }

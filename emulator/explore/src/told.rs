@@ -1,17 +1,28 @@
 //! Results for machines: JSON, and JUnit for CI.
 
-use crate::{Explored, Header};
+use crate::{Explored, Gaps, Header};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde_json::json;
 
+/// Was all explored that was to be?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent<'a> {
+    /// All of it.
+    Whole,
+    /// Not all: the same command goes on where it was left.
+    Cut,
+    /// Shards lack this.
+    Lacking(&'a Gaps),
+}
+
 /// The results as JSON. `coverage` is functions reached, functions there are,
-/// and places seen; `whole` says whether all was explored.
+/// and places seen.
 #[must_use]
 pub fn json(
     header: &Header,
     total: &Explored,
     coverage: (usize, usize, usize),
-    whole: bool,
+    extent: Extent<'_>,
 ) -> String {
     let (reached, functions, places) = coverage;
     let defects: Vec<_> = total.defects.iter().collect();
@@ -20,7 +31,11 @@ pub fn json(
         "driver": {"name": header.driver, "xxh3-128": header.digest},
         "arguments": header.arguments,
         "bounds": header.bounds,
-        "whole": whole,
+        "whole": extent == Extent::Whole,
+        "gaps": match extent {
+            Extent::Lacking(gaps) => json!(gaps),
+            Extent::Whole | Extent::Cut => json!(null),
+        },
         "runs": total.runs,
         "cut": total.cut,
         "steps": total.steps,
@@ -43,9 +58,10 @@ pub fn json(
 }
 
 /// The results as JUnit XML: a case that fails for each defect, or one that
-/// passes.
+/// passes. What was not explored is a case too: skipped where somebody wanted
+/// no more, an error where shards are missing.
 #[must_use]
-pub fn junit(header: &Header, total: &Explored) -> String {
+pub fn junit(header: &Header, total: &Explored, extent: Extent<'_>) -> String {
     let mut suite = TestSuite::new(format!("dmasan explore {}", header.driver));
     for defect in total.defects.values() {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
@@ -61,6 +77,21 @@ pub fn junit(header: &Header, total: &Explored) -> String {
     if total.defects.is_empty() {
         let name = format!("{} schedules", total.runs);
         suite.add_test_case(TestCase::new(name, TestCaseStatus::success()));
+    }
+    let rest = match extent {
+        Extent::Whole => None,
+        Extent::Cut => Some((
+            TestCaseStatus::skipped(),
+            "the exploration was cut short".into(),
+        )),
+        Extent::Lacking(gaps) => {
+            let lacking = gaps.words().join("; ");
+            Some((TestCaseStatus::non_success(NonSuccessKind::Error), lacking))
+        }
+    };
+    if let Some((mut status, why)) = rest {
+        status.set_message(why);
+        suite.add_test_case(TestCase::new("all schedules were run", status));
     }
     let mut report = Report::new("dmasan explore");
     report.add_test_suite(suite);

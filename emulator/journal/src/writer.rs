@@ -25,8 +25,9 @@ pub enum JournalError {
 pub struct State {
     length: usize,
     time: u64,
-    names: BTreeMap<String, u32>,
-    stacks: BTreeMap<Vec<u64>, u32>,
+    /// How many there were: ids are given in order, and none is taken back.
+    names: usize,
+    stacks: usize,
 }
 
 #[derive(Debug)]
@@ -222,12 +223,12 @@ impl Journal {
         State {
             length: inner.buffer.len(),
             time: self.time.get(),
-            names: inner.names.clone(),
-            stacks: inner.stacks.clone(),
+            names: inner.names.len(),
+            stacks: inner.stacks.len(),
         }
     }
 
-    /// Go back to a point, forgetting what was written since.
+    /// Go back to a point of this journal, forgetting what was written since.
     ///
     /// # Errors
     /// [`JournalError::AppendOnly`] for a journal in a file.
@@ -237,8 +238,13 @@ impl Journal {
             return Err(JournalError::AppendOnly);
         }
         inner.buffer.truncate(state.length);
-        inner.names.clone_from(&state.names);
-        inner.stacks.clone_from(&state.stacks);
+        let Inner { names, stacks, .. } = &mut *inner;
+        if names.len() > state.names {
+            names.retain(|_, id| (*id as usize) < state.names);
+        }
+        if stacks.len() > state.stacks {
+            stacks.retain(|_, id| (*id as usize) < state.stacks);
+        }
         self.time.set(state.time);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What each event changes.
 
 use crate::Ledger;
+use crate::digest::Stack;
 use crate::history::{Moment, Step};
 use crate::injected::Injected;
 use crate::mappings::{Change, Translation};
@@ -35,11 +36,13 @@ impl Ledger {
             }
             Event::Stack { id, frames } if self.stacks.len() < MAX_INTERNED => {
                 let frames = frames.iter().take(MAX_FRAMES).copied().collect();
-                self.stacks.insert(id.0, frames);
+                self.stacks.insert(id.0, Stack::new(frames));
             }
             Event::End(end) => {
                 self.settle();
-                if let event::End::Hang { reason, stack } = end {
+                if let event::End::Hang { reason, stack }
+                | event::End::OutOfTime { reason, stack } = end
+                {
                     self.hung(reason, *stack);
                 }
             }
@@ -269,7 +272,7 @@ impl Ledger {
 
     /// Append to the history of a page that is or was the driver's.
     pub(crate) fn note(&mut self, pfn: u64, step: Step) {
-        if self.pages.get(pfn).state == PageState::Never {
+        if self.terse || self.pages.get(pfn).state == PageState::Never {
             return;
         }
         let moment = self.moment(step);

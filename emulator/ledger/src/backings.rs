@@ -5,6 +5,7 @@ use crate::finding::{QueueArea, QueuePart};
 use journal::event::{ContextId, Segment, StackId};
 use memory::{Iova, RequesterId};
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 /// Pieces of one owner, of all resources and queues.
 const MAX_PIECES: usize = 1 << 16;
@@ -14,7 +15,7 @@ const MAX_HOLDERS: usize = 1 << 12;
 const DESCRIPTOR: u32 = 16;
 
 /// A stretch of the device's addresses in memory of one owner.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Piece {
     end: u64,
     /// `None` where it was nobody's.
@@ -22,7 +23,7 @@ struct Piece {
 }
 
 /// What the device holds, by its first byte.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Held(BTreeMap<u64, Piece>);
 
 impl Held {
@@ -182,6 +183,26 @@ impl Backings {
                 && offset.is_multiple_of(DESCRIPTOR.into());
             is_it.then(|| enabled.held.owner(address)).flatten()
         })
+    }
+
+    /// Hash what the device holds, and whose it was.
+    pub(crate) fn hash_owners(&self, hasher: &mut impl Hasher) {
+        let Self {
+            resources,
+            queues,
+            pieces,
+        } = self;
+        for (resource, (held, attached)) in resources {
+            (resource, held, attached.device).hash(hasher);
+        }
+        for (queue, enabled) in queues {
+            let Enabled { held, areas, at: _ } = enabled;
+            (queue, held).hash(hasher);
+            for area in areas {
+                (area.iova, area.length).hash(hasher);
+            }
+        }
+        (resources.len(), queues.len(), pieces).hash(hasher);
     }
 
     /// The area of a queue that an address is in, and who enabled the queue.

@@ -10,6 +10,7 @@ use crate::text::short;
 use journal::event::{ContextId, NameId, StackId};
 use memory::RequesterId;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 
 /// Commands remembered; the oldest are forgotten.
 const MAX_CONTEXTS: usize = 4096;
@@ -182,6 +183,57 @@ impl Commands {
         if let Some(context) = self.contexts.get_mut(&id.0) {
             context.answer = Some(answer);
         }
+    }
+
+    /// Hash which command each context is, who submitted it, and what the
+    /// next ones will be said to be submitted with.
+    pub(crate) fn hash_known<'n>(
+        &self,
+        hasher: &mut impl Hasher,
+        name: impl Fn(NameId) -> &'n str,
+        stack: impl Fn(StackId) -> u64,
+    ) {
+        let Self {
+            contexts,
+            queues,
+            trap,
+        } = self;
+        let at = |at: Option<(u64, StackId)>| at.map(|(_, id)| stack(id));
+        for (id, context) in contexts {
+            let Context {
+                device,
+                queue,
+                position,
+                head: _,
+                name: of,
+                detail: _,
+                resource,
+                answer: _,
+                submitted,
+                found: _,
+            } = context;
+            (id, device, queue, position).hash(hasher);
+            (of.map(&name), resource, at(*submitted)).hash(hasher);
+        }
+        for (key, doorbells) in queues {
+            key.hash(hasher);
+            let last = doorbells.iter().rev().find_map(|bell| bell.range);
+            last.map(|(_, after)| after).hash(hasher);
+            // Those whose commands the device has all taken are over.
+            let of_queue = |context: &&Context| (context.device, context.queue) == *key;
+            let taken = contexts.values().rev().find(of_queue);
+            let next = taken.map_or(0, |context| context.position.wrapping_add(1));
+            let forgotten = contexts.len() >= MAX_CONTEXTS;
+            let open = |bell: &&Doorbell| {
+                bell.range.is_none_or(|(_, after)| {
+                    forgotten || after.wrapping_sub(next).wrapping_sub(1) < 1 << 15
+                })
+            };
+            for bell in doorbells.iter().filter(open) {
+                (bell.range, stack(bell.stack)).hash(hasher);
+            }
+        }
+        (contexts.len(), queues.len(), at(*trap)).hash(hasher);
     }
 
     pub(crate) fn get(&self, id: ContextId) -> Option<&Context> {

@@ -14,7 +14,7 @@ const MAX_ENTRIES: usize = 1 << 16;
 type Address = (u16, u64);
 
 /// See the module.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Iotlb {
     cached: BTreeSet<Address>,
     /// Cleared and not invalidated: the frame that it led to.

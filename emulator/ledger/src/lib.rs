@@ -35,6 +35,7 @@ mod breach;
 mod claims;
 mod clues;
 mod commands;
+mod digest;
 mod facts;
 mod finding;
 mod history;
@@ -69,6 +70,7 @@ use breach::Open;
 use claims::Claims;
 use clues::Clues;
 use commands::Commands;
+use digest::Stack;
 use history::{History, Invalidations};
 use injected::Injections;
 use iotlb::Iotlb;
@@ -157,12 +159,14 @@ struct Key {
 /// See the crate's documentation.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
+    /// It keeps no history of pages.
+    terse: bool,
     facts: Facts,
     /// Number of the latest event, from 1; stays at its maximum.
     event: u32,
     time: u64,
     names: BTreeMap<u32, String>,
-    stacks: BTreeMap<u32, Vec<u64>>,
+    stacks: BTreeMap<u32, Stack>,
     /// The run's default for devices whose context entry is not known.
     passthrough: bool,
     /// Every page is mapped at its physical address, whatever is freed.
@@ -244,6 +248,16 @@ impl Ledger {
         }
     }
 
+    /// The same, for who wants to know what is found and not how it came to
+    /// that: findings have no history, and a copy of the ledger is cheap.
+    #[must_use]
+    pub fn terse() -> Self {
+        Self {
+            terse: true,
+            ..Self::new()
+        }
+    }
+
     /// Take the next event.
     pub fn push(&mut self, record: &Record) {
         self.event = self.event.saturating_add(1);
@@ -304,6 +318,14 @@ impl Ledger {
         self.clone_from(&state.0);
     }
 
+    /// The frames of a stack that was told, innermost first.
+    #[must_use]
+    pub fn stack(&self, id: StackId) -> &[u64] {
+        self.stacks
+            .get(&id.0)
+            .map_or(&[], |stack| stack.frames.as_slice())
+    }
+
     /// The domain that a device's requests are translated in.
     fn domain_of(&self, device: RequesterId) -> Option<u16> {
         match self.contexts.get(&device) {
@@ -323,7 +345,7 @@ impl Ledger {
     }
 
     fn place(&self, (time, stack): (u64, StackId)) -> Place {
-        let stack = self.stacks.get(&stack.0).cloned().unwrap_or_default();
+        let stack = self.stack(stack).to_vec();
         Place { time, stack }
     }
 

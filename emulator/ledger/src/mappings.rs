@@ -5,6 +5,7 @@
 use crate::pages::{MAX_PFN, Pages};
 use memory::{Gpa, Iova};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 /// Bits of an entry (VT-d 9.8): a leaf is present if it allows something.
 const READ: u64 = 1 << 0;
@@ -21,7 +22,7 @@ const MAX_LARGE: usize = 1 << 14;
 
 /// A leaf in 32 bits: frame number, rights, and whether a write of the entry
 /// was seen at all (a guest under QEMU writes its tables unseen).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Leaf(u32);
 
 impl Leaf {
@@ -394,6 +395,42 @@ impl Mappings {
                 })
             })
             .map(|&(_, domain, page)| (domain, Iova(page << memory::PAGE_SHIFT)))
+    }
+
+    /// Hash where each address leads, and led before; of when it was changed
+    /// whether that was before event `settled`.
+    pub(crate) fn hash_leads(&self, settled: u32, hasher: &mut impl Hasher) {
+        let hash = |entry: &Entry, hasher: &mut _| {
+            let Entry {
+                now,
+                before,
+                owner,
+                changed,
+            } = *entry;
+            (now, before, owner, changed < settled).hash(hasher);
+        };
+        for (key, table) in &self.tables {
+            let Table {
+                frame,
+                attached,
+                changed,
+                entries,
+            } = table;
+            (key, frame, attached, *changed < settled).hash(hasher);
+            for (entry, index) in entries.iter().zip(0u32..) {
+                if entry.now.seen() || entry.before.present() {
+                    index.hash(hasher);
+                    hash(entry, hasher);
+                }
+            }
+            u32::MAX.hash(hasher);
+        }
+        self.tables.len().hash(hasher);
+        for (key, entry) in &self.large {
+            key.hash(hasher);
+            hash(entry, hasher);
+        }
+        // `reverse` says the same as `tables`.
     }
 
     /// Bytes that the tables occupy.

@@ -6,6 +6,7 @@ use crate::pages;
 use journal::event::{MdlMapping, PageRun, StackId};
 use memory::PAGE_SHIFT;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 
 /// Mappings that are in force at a time.
 const MAX_LIVE: usize = 1 << 14;
@@ -144,6 +145,31 @@ impl Mdls {
             self.physical.pop_first();
         }
         self.physical.insert(pfn, at);
+    }
+
+    /// Hash which frames are mapped, and where physical addresses were asked
+    /// for; of when that was what `recent` says of frame and time.
+    pub(crate) fn hash_known(&self, hasher: &mut impl Hasher, recent: impl Fn(u64, u64) -> bool) {
+        let Self {
+            // They only tell more of a finding.
+            mappings: _,
+            over: _,
+            next: _,
+            handles,
+            frames,
+            incomplete,
+            physical,
+        } = self;
+        for handle in handles.keys() {
+            handle.hash(hasher);
+        }
+        for (pfn, frame) in frames.iter().filter(|(_, frame)| frame.live > 0) {
+            (pfn, frame.live).hash(hasher);
+        }
+        for (&pfn, &(time, _)) in physical {
+            (pfn, recent(pfn, time)).hash(hasher);
+        }
+        (handles.len(), incomplete, physical.len()).hash(hasher);
     }
 
     /// Where it asked for this frame, or for the nearest one before it.

@@ -18,7 +18,7 @@ const MAX_PAGES: u64 = 1 << 13;
 const MAX_MAPPINGS: usize = 1 << 20;
 
 /// What is mapped: first and last page; none overlaps another.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Mirror {
     ranges: BTreeMap<u64, u64>,
 }

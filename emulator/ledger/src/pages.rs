@@ -2,6 +2,7 @@
 //! chunks, so that only touched parts of the guest cost memory.
 
 use journal::event::PageRun;
+use std::hash::{Hash, Hasher};
 
 /// Page frames at or above this are not tracked (1 TiB of guest-physical
 /// space): a journal may name any frame.
@@ -88,6 +89,20 @@ impl Pages {
             .get_mut(index)?
             .as_mut()?
             .get_mut((pfn % CHUNK) as usize)
+    }
+
+    /// Hash whose each page is, or was last.
+    pub(crate) fn hash_owners(&self, hasher: &mut impl Hasher) {
+        for (chunk, number) in self.chunks.iter().zip(0u64..) {
+            for (page, index) in chunk.iter().flat_map(|pages| pages.iter()).zip(0u64..) {
+                if let Some(owner) = page.last_owner() {
+                    // Out of quarantine or not: the history tells it, no more.
+                    let live = page.state == PageState::Owned;
+                    (number * CHUNK + index, owner, live).hash(hasher);
+                }
+            }
+        }
+        u64::MAX.hash(hasher);
     }
 
     /// Bytes that the table occupies.

@@ -283,7 +283,10 @@ impl Ledger {
         if let Some(facts) = finding.access.take() {
             finding.summary = verdict::summary(&finding, &facts, case);
             finding.blame = verdict::blame(&finding, &facts, case);
-            self.injections.blame(access.time, &mut finding.blame);
+            let last = access.length.saturating_sub(1).into();
+            let bytes = (access.iova.0, access.iova.0.saturating_add(last));
+            self.injections
+                .blame(access.time, bytes, &mut finding.blame);
             if let Some(blame) = ordered {
                 finding.blame = vec![blame];
             }

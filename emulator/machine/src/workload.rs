@@ -61,11 +61,12 @@ impl Workload {
         self.steps = steps;
     }
 
-    /// Is there anything to ask the driver for first? Raw Escapes are for any
-    /// driver.
+    /// Is there nothing to ask the driver for first? Raw Escapes are for any
+    /// driver, and power states between them.
     fn is_raw(&self) -> bool {
-        let raw = |step: &Step| matches!(step, Step::Escape { .. });
-        !self.steps.is_empty() && self.steps.iter().all(raw)
+        let escape = |step: &Step| matches!(step, Step::Escape { .. });
+        let raw = |step: &Step| escape(step) || matches!(step, Step::Power { .. });
+        self.steps.iter().any(escape) && self.steps.iter().all(raw)
     }
 
     /// Did the driver refuse a step? What was to be tried was not tried then.

@@ -156,10 +156,12 @@ impl Report {
                             status: *status,
                         },
                         End::BugCheck => Ending::BugCheck,
-                        End::Hang { reason, stack: id } => Ending::Hang {
-                            reason: text(reason),
-                            stack: stack(id),
-                        },
+                        End::Hang { reason, stack: id } | End::OutOfTime { reason, stack: id } => {
+                            Ending::Hang {
+                                reason: text(reason),
+                                stack: stack(id),
+                            }
+                        }
                         End::Unsupported { reason, stack: id } => Ending::Unsupported {
                             reason: text(reason),
                             stack: stack(id),

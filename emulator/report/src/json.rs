@@ -78,6 +78,11 @@ fn value(report: &Report) -> Value {
         "printed": report.printed.iter()
             .map(|line| json!({"time": line.time, "text": line.text}))
             .collect::<Vec<_>>(),
+        "checks": report.checks.iter().map(|check| json!({
+            "name": check.name,
+            "passes": check.failure.is_none(),
+            "failure": check.failure,
+        })).collect::<Vec<_>>(),
         "unused_suppressions": report.triage.unused.iter()
             .filter_map(|index| report.triage.suppressions.get(*index))
             .map(|rule| json!({
@@ -123,6 +128,7 @@ fn finding(report: &Report, index: usize, found: &Found) -> Value {
             let rule = report.triage.suppressions.get(rule);
             ("suppressed", rule.map(|rule| rule.reason.as_str()))
         }
+        Standing::Expected => ("expected", None),
     };
     json!({
         "id": finding.kind.id(),

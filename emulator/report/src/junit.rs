@@ -1,7 +1,7 @@
 //! The report as JUnit XML, which CI systems show.
 //!
-//! One suite, with a case for the run itself and one for each kind of finding,
-//! so that a dashboard sees the same cases whether they pass or not; a further
+//! One suite, with a case for the run itself, one for each thing that the
+//! scenario asks of it, and one for each kind of finding, so that a dashboard sees the same cases whether they pass or not; a further
 //! finding of a kind is a case of its own. Times are virtual: equal journals
 //! give equal documents.
 
@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Columns of a description.
 const WIDTH: usize = 100;
+/// Type of a failure of what the scenario asks.
+const CHECK: &str = "scenario-check";
 
 /// The whole document. Empty only if the writer of XML fails, which it does
 /// not on text.
@@ -29,6 +31,20 @@ pub fn render(report: &Report) -> String {
     let mut run = TestCase::new("run", ending(report));
     run.set_classname(class.as_str()).set_time(time);
     suite.add_test_case(run);
+    for check in &report.checks {
+        let status = match &check.failure {
+            None => TestCaseStatus::success(),
+            Some(why) => bad(
+                NonSuccessKind::Failure,
+                CHECK,
+                why,
+                format!("{}: {why}", check.name),
+            ),
+        };
+        let mut case = TestCase::new(check.name.as_str(), status);
+        case.set_classname(class.as_str());
+        suite.add_test_case(case);
+    }
     stops(report, &class, &mut suite);
     findings(report, &class, &mut suite);
     for index in &report.triage.unused {
@@ -86,7 +102,17 @@ fn ending(report: &Report) -> TestCaseStatus {
         let text = format!("{reason}\n{}{}", lines(stack), repeat());
         bad(kind, ty, reason, text)
     };
+    // The scenario judges what a driver makes of its faults.
+    let allowed = |what: String| {
+        let mut status = TestCaseStatus::skipped();
+        status.set_message(format!("the scenario allows it: {what}"));
+        status
+    };
+    let asked = report.expected.is_some();
     match &report.ending {
+        Ending::Completed | Ending::BugCheck if report.refused && asked => {
+            allowed("the driver refused a step of the workload".to_owned())
+        }
         Ending::Completed | Ending::BugCheck if report.refused => {
             let reason = "the driver refused a step of the workload";
             let notes = report.notes.join("\n");
@@ -107,6 +133,9 @@ fn ending(report: &Report) -> TestCaseStatus {
         Ending::StartFailed { routine, status } => {
             let name = status_name(*status).unwrap_or("an NTSTATUS without a common name");
             let reason = format!("{routine} returned {status:#010x} ({name})");
+            if asked {
+                return allowed(reason);
+            }
             told(Failure, "start-failed", &reason, &[])
         }
         // Its finding has a case of its own.
@@ -146,9 +175,13 @@ fn stops(report: &Report, class: &str, suite: &mut TestSuite) {
         }
         let check = &stop.bug_check;
         let words = stop_words(check.code, check.parameters);
+        let expected = stop.finding.is_some_and(|at| report.is_expected(at));
         let status = if report.stop_excused(index) {
             let mut status = TestCaseStatus::skipped();
-            status.set_message(format!("known from the baseline: {words}"));
+            status.set_message(match expected {
+                true => format!("it answers what the scenario asks for: {words}"),
+                false => format!("known from the baseline: {words}"),
+            });
             status
         } else {
             let text = format!("{words}\n{}\n{}", check.reason, lines(&stop.stack));
@@ -223,6 +256,7 @@ fn status(report: &Report, index: usize) -> TestCaseStatus {
     };
     match report.standing(index) {
         Standing::Known => skipped(format!("known from the baseline: {name}")),
+        Standing::Expected => skipped(format!("the scenario asks for it: {name}")),
         Standing::Suppressed(rule) => {
             let rule = report.triage.suppressions.get(rule);
             let reason = rule.map_or("", |rule| rule.reason.as_str());

@@ -10,6 +10,7 @@
 
 mod baseline;
 mod build;
+mod check;
 mod clean;
 mod fingerprint;
 pub mod json;
@@ -29,6 +30,7 @@ pub mod trace;
 mod triage;
 
 pub use baseline::{Baseline, BaselineError};
+pub use check::Check;
 pub use clean::clean;
 pub use model::{Ending, Found, Frame, Live, Meta, Printed, Report, Stopped};
 pub use pages::PAGES;

@@ -1,5 +1,6 @@
 //! A report, before it is drawn.
 
+use crate::check::Check;
 use crate::triage::Triage;
 use journal::Tail;
 use journal::event::{Begin, BugCheck};
@@ -215,17 +216,23 @@ pub struct Report {
     /// Did the driver refuse a step of the workload, so that later ones were
     /// not run?
     pub refused: bool,
+    /// What the scenario asked of the run, and whether it is so.
+    pub checks: Vec<Check>,
+    /// Identifiers of the findings that the scenario says are to be made, if
+    /// it does.
+    pub expected: Option<Vec<String>>,
     /// What suppressions and a baseline say of it.
     pub triage: Triage,
 }
 
 impl Report {
     /// Did the driver do all that it was made to, to its end, with nothing
-    /// found?
+    /// found, and is all so that the scenario asks?
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
             && self.stops.is_empty()
+            && self.failed_checks().next().is_none()
             && !self.refused
             && self.ending == Ending::Completed
             && self.meta.tail == Tail::Clean

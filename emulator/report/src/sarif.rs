@@ -15,14 +15,20 @@ use ledger::Kind;
 use serde_json::{Value, json};
 
 /// What is no finding of the ledger, and still a result.
-const OTHERS: [(&str, &str); 3] = [
+const OTHERS: [(&str, &str); 4] = [
     ("bug-check", "Windows stopped, or would have stopped."),
     ("start-failed", "The driver refused to start."),
     (
         "unsupported",
         "The driver did what the emulated machine cannot do.",
     ),
+    (
+        CHECK,
+        "What the scenario asks of its run is not so, or was not tested.",
+    ),
 ];
+/// A check of the scenario's that failed.
+const CHECK: &str = "scenario-check";
 /// Name of the fingerprint; the number grows when its making changes.
 const FINGERPRINT: &str = "dmasanCause/v1";
 
@@ -147,6 +153,17 @@ fn results(report: &Report) -> Vec<Value> {
         state(report, &mut result, false);
         results.push(result);
     }
+    for (name, why) in report.failed_checks() {
+        let mut result = result(CHECK, &format!("{name}: {why}"), &[], driver);
+        let print = fingerprint::Fingerprint::new(CHECK, Some(name), &[]).digits();
+        set(
+            &mut result,
+            "partialFingerprints",
+            json!({FINGERPRINT: print}),
+        );
+        state(report, &mut result, false);
+        results.push(result);
+    }
     results.extend(report.triage.fixed.iter().map(|name| {
         let id = name.split(' ').next().unwrap_or_default();
         let text = format!("in the baseline, not in this run: {name}");
@@ -178,9 +195,15 @@ fn finding(report: &Report, index: usize, found: &Found, driver: &str) -> Value 
     );
     set(&mut result, "occurrenceCount", json!(finding.count.max(1)));
     let standing = report.standing(index);
-    if let Standing::Suppressed(rule) = standing {
-        let rule = report.triage.suppressions.get(rule);
-        let reason = rule.map_or("", |rule| rule.reason.as_str());
+    let excused = match standing {
+        Standing::Suppressed(rule) => {
+            let rule = report.triage.suppressions.get(rule);
+            Some(rule.map_or("", |rule| rule.reason.as_str()))
+        }
+        Standing::Expected => Some("the scenario asks for it"),
+        Standing::New | Standing::Known => None,
+    };
+    if let Some(reason) = excused {
         let suppression = json!([
             {"kind": "external", "status": "accepted", "justification": reason}
         ]);

@@ -415,7 +415,7 @@ impl<'a> Trace<'a> {
                 clean_short(routine, MAX_NAME)
             ),
             End::BugCheck => "end: bug check".to_owned(),
-            End::Hang { reason, stack } => {
+            End::Hang { reason, stack } | End::OutOfTime { reason, stack } => {
                 let reason = clean_short(reason, MAX_NAME);
                 format!("end: hang: {reason}{}", self.at(*stack))
             }

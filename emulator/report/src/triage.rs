@@ -17,6 +17,8 @@ pub enum Standing {
     Known,
     /// The suppression of this number covers it.
     Suppressed(usize),
+    /// The scenario says that it is to be made.
+    Expected,
 }
 
 /// What suppressions and baseline say of a report.
@@ -84,6 +86,9 @@ impl Report {
     /// What a finding is to those who asked.
     #[must_use]
     pub fn standing(&self, index: usize) -> Standing {
+        if self.is_expected(index) {
+            return Standing::Expected;
+        }
         let standing = self.triage.standings.get(index).copied();
         standing.unwrap_or(Standing::New)
     }
@@ -92,13 +97,16 @@ impl Report {
     ///
     /// One that the baseline has is. One that answers a suppressed or known
     /// finding is if the run went on after it. One that ended the run never
-    /// is by a suppression: nothing after it was tested.
+    /// is by a suppression: nothing after it was tested. One that answers a
+    /// finding which the scenario asks for is part of that.
     #[must_use]
     pub fn stop_excused(&self, index: usize) -> bool {
         let known = self.triage.known_stops.get(index).copied();
         known == Some(true)
             || self.stops.get(index).is_some_and(|stop| {
-                stop.bug_check.continued && stop.finding.is_some_and(|at| self.excused(at))
+                let expected = stop.finding.is_some_and(|at| self.is_expected(at));
+                let excused = stop.finding.is_some_and(|at| self.excused(at));
+                expected || stop.bug_check.continued && excused
             })
     }
 
@@ -116,13 +124,17 @@ impl Report {
 
     /// Is there nothing that a developer must look at: no finding and no bug
     /// check but excused ones, a driver that started, did what it was made to
-    /// and did not hang? A journal that is cut off, or a run that was
-    /// interrupted, is no defect.
+    /// and did not hang, and is all so that the scenario asks? A journal that
+    /// is cut off, or a run that was interrupted, is no defect. What a driver
+    /// refuses that is to meet a fault is for the scenario to judge, if it
+    /// says what is to be found.
     #[must_use]
     pub fn passes(&self) -> bool {
         let stops = self.stops.len();
         let omitted = self.omitted_stops.iter();
-        !self.refused
+        let asked = self.expected.is_some();
+        self.failed_checks().next().is_none()
+            && (asked || !self.refused)
             && (0..self.findings.len()).all(|index| self.excused(index))
             && self.facts.findings_omitted == 0
             && (0..stops).all(|index| self.stop_excused(index))
@@ -134,9 +146,8 @@ impl Report {
                 // Its bug check is among those above, unless there were too
                 // many to keep.
                 Ending::BugCheck => stops > 0 && self.omitted_stops.is_empty(),
-                Ending::StartFailed { .. } | Ending::Hang { .. } | Ending::Unsupported { .. } => {
-                    false
-                }
+                Ending::StartFailed { .. } | Ending::Hang { .. } => asked,
+                Ending::Unsupported { .. } => false,
             }
     }
 

@@ -31,7 +31,7 @@ type Map = HitcountsMapObserver<StdMapObserver<'static, u8, false>>;
 
 /// What runs inputs for LibAFL.
 struct Runner<'a, 'r> {
-    target: Target,
+    target: Target<'a>,
     shared: &'a Shared<'r>,
     task: Task,
     runs: u64,
@@ -85,9 +85,9 @@ impl Runner<'_, '_> {
             (false, true) => ExitKind::Ok,
         };
         self.shared.ran(&ran);
-        for (identity, defect) in ran.defects {
+        for defect in ran.defects {
             // Only one worker makes it smaller.
-            if !self.shared.is_new(&identity) {
+            if !self.shared.is_new(&defect.key) {
                 continue;
             }
             let target = &mut self.target;
@@ -97,13 +97,14 @@ impl Runner<'_, '_> {
                     return Ok(false);
                 }
                 let ran = target.run(tried, &mut [])?;
-                Ok(ran.defects.iter().any(|(other, _)| *other == identity))
+                Ok(ran.defects.iter().any(|other| other.key == defect.key))
             })?;
             self.shared.found(
-                identity,
+                defect.key,
                 Found {
                     finding: defect.finding,
                     summary: defect.summary,
+                    function: defect.function,
                     plan: self.target.plan(&small),
                 },
             );
@@ -113,7 +114,11 @@ impl Runner<'_, '_> {
 }
 
 /// Fuzz until the task is done, or the flag says so.
-pub(crate) fn work(target: Target, shared: &Shared<'_>, task: Task) -> Result<(), ExploreError> {
+pub(crate) fn work(
+    target: Target<'_>,
+    shared: &Shared<'_>,
+    task: Task,
+) -> Result<(), ExploreError> {
     let map = StdMapObserver::owned("driver", vec![0u8; MAP]);
     let observer = HitcountsMapObserver::new(map);
     let mut feedback = MaxMapFeedback::new(&observer);
@@ -134,7 +139,7 @@ pub(crate) fn work(target: Target, shared: &Shared<'_>, task: Task) -> Result<()
     let mut stages = tuple_list!(
         StdMutationalStage::with_max_iterations(
             HavocScheduledMutator::with_max_stack_pow(
-                tuple_list!(Structured::new()),
+                tuple_list!(Structured::new(target.edids.clone())),
                 STRUCTURED_POWER
             ),
             ITERATIONS

@@ -17,6 +17,8 @@ pub(crate) fn minimise(
         let before = program.clone();
         for smaller in [
             without_answers,
+            without_early,
+            without_power,
             without_choices,
             without_escapes,
             shorter,
@@ -55,6 +57,20 @@ fn without_answers(program: &Program, at: usize) -> Option<Program> {
     Some(less)
 }
 
+fn without_early(program: &Program, at: usize) -> Option<Program> {
+    let mut less = program.clone();
+    let index = less.early.len().checked_sub(at + 1)?;
+    less.early.remove(index);
+    Some(less)
+}
+
+fn without_power(program: &Program, at: usize) -> Option<Program> {
+    let mut less = program.clone();
+    let before = *less.power.iter().rev().nth(at)?;
+    less.power.remove(&before);
+    Some(less)
+}
+
 fn without_choices(program: &Program, at: usize) -> Option<Program> {
     let mut less = program.clone();
     let number = *less.choices.keys().rev().nth(at)?;
@@ -67,6 +83,9 @@ fn without_escapes(program: &Program, at: usize) -> Option<Program> {
     let index = less.escapes.len().checked_sub(at + 1)?;
     if less.escapes.len() > 1 {
         less.escapes.remove(index);
+        // What came before a later Escape still does.
+        let moved = |before: u8| before - u8::from(usize::from(before) > index);
+        less.power = less.power.into_iter().map(moved).collect();
     }
     Some(less)
 }

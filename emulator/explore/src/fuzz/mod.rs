@@ -2,17 +2,19 @@
 //! order of the two, guided by how much of the driver's code is met.
 //!
 //! An input (`program`) is the private data of a few Escapes, answers of
-//! the device that are written over, and deviations from the default order.
-//! Each runs from one snapshot, made when the driver had started (`target`),
-//! to its unload. The engine is LibAFL (`engine`): corpus, scheduling,
+//! the device that are written over, deviations from the default order,
+//! allocations that fail, and times at which the adapter is put to D3 and
+//! back. Each runs from one snapshot, made when the driver had started
+//! (`target`), to its unload; one that writes over what the device answers
+//! while the driver starts runs from before that. The engine is LibAFL (`engine`): corpus, scheduling,
 //! mutation at random; mutations that know the structure are ours
 //! (`mutate`). Coverage is a map of pairs of successive trap sites, and of
 //! places on stacks with their callers: the driver runs unchanged, so code
 //! between two traps is seen by where it leads.
 //!
-//! What is a defect is what exploring calls one; defects are told apart by
-//! their identity, and each is made small (`minimise`) and kept as a
-//! scenario.
+//! What is a defect is what exploring calls one; here defects are one if
+//! finding and function of the driver are, for inputs differ in all else.
+//! Each is made small (`minimise`) and kept as a scenario.
 
 mod engine;
 mod minimise;
@@ -27,6 +29,7 @@ use crate::walk::Subject;
 use machine::Options;
 use scenario::Plan;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +56,8 @@ pub struct Found {
     pub finding: String,
     /// What happened, in a sentence.
     pub summary: String,
+    /// Where the function of the driver begins that it is in.
+    pub function: Option<u64>,
     /// The scenario.
     pub plan: Plan,
 }
@@ -66,7 +71,7 @@ pub struct Fuzzed {
     pub given_up: u64,
     /// Inputs that met something new.
     pub corpus: u64,
-    /// By identity.
+    /// By finding and function.
     pub defects: BTreeMap<String, Found>,
     /// Addresses of driver code seen: trap sites and their callers.
     pub places: BTreeSet<u64>,
@@ -77,7 +82,7 @@ pub struct Fuzzed {
 pub enum Kept<'a> {
     /// An input that met something new, as a scenario.
     Interesting(&'a Plan),
-    /// A defect and its identity.
+    /// A defect, and what stands for it.
     Defect(&'a str, &'a Found),
 }
 
@@ -92,6 +97,21 @@ pub struct FuzzProgress {
     pub defects: AtomicU64,
     /// Places of driver code seen.
     pub places: AtomicU64,
+    /// Functions of the driver.
+    pub functions: Vec<Range<u64>>,
+    /// How many of them were reached.
+    pub reached: AtomicU64,
+}
+
+impl FuzzProgress {
+    /// For a driver with these functions.
+    #[must_use]
+    pub fn of(functions: Vec<Range<u64>>) -> Self {
+        Self {
+            functions,
+            ..Self::default()
+        }
+    }
 }
 
 /// What one worker does.
@@ -123,10 +143,15 @@ impl Shared<'_> {
         let mut fuzzed = lock(&self.fuzzed);
         fuzzed.runs += 1;
         fuzzed.given_up += u64::from(ran.given_up);
+        let known = fuzzed.places.len();
         fuzzed.places.extend(&ran.places);
         let store = |to: &AtomicU64, value: u64| to.store(value, Ordering::Relaxed);
         store(&self.progress.runs, fuzzed.runs);
-        store(&self.progress.places, fuzzed.places.len() as u64);
+        if fuzzed.places.len() > known {
+            store(&self.progress.places, fuzzed.places.len() as u64);
+            let reached = crate::reached(&self.progress.functions, &fuzzed.places);
+            store(&self.progress.reached, reached as u64);
+        }
     }
 
     /// Is it this worker's to make this defect small?

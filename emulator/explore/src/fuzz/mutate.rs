@@ -32,22 +32,36 @@ const EDGES: [u32; 12] = [
 const RESPONSES: [(u32, u32); 2] = [(0x1100, 7), (0x1200, 6)];
 /// Answers and choices that are hit are among so many.
 const NEAR: u64 = 64;
+/// The same of answers while the driver starts.
+const STARTING: u64 = 32;
+/// Bytes of a response before the EDID's size, and before the EDID (virtio
+/// 1.2 §5.7.6.8), and of a block of it (VESA E-EDID 3.1).
+const EDID_SIZE: u32 = 24;
+const EDID: u32 = 32;
+const EDID_BLOCK: usize = 128;
 /// Longest private data that is made.
 const LONGEST: usize = 512;
 
 /// One change of an Escape, an answer or a choice.
 #[derive(Debug)]
-pub(crate) struct Structured(Cow<'static, str>);
+pub(crate) struct Structured {
+    name: Cow<'static, str>,
+    /// Responses with an EDID, from the start of the run.
+    edids: Vec<u64>,
+}
 
 impl Structured {
-    pub fn new() -> Self {
-        Self(Cow::Borrowed("structured"))
+    pub fn new(edids: Vec<u64>) -> Self {
+        Self {
+            name: Cow::Borrowed("structured"),
+            edids,
+        }
     }
 }
 
 impl Named for Structured {
     fn name(&self) -> &Cow<'static, str> {
-        &self.0
+        &self.name
     }
 }
 
@@ -55,7 +69,7 @@ impl<S: HasRand> Mutator<BytesInput, S> for Structured {
     fn mutate(&mut self, state: &mut S, input: &mut BytesInput) -> Result<MutationResult, Error> {
         let mut program = Program::decode(input.mutator_bytes());
         let before = program.clone();
-        change(&mut program, state.rand_mut());
+        change(&mut program, &self.edids, state.rand_mut());
         if program == before {
             return Ok(MutationResult::Skipped);
         }
@@ -70,10 +84,10 @@ impl<S: HasRand> Mutator<BytesInput, S> for Structured {
     }
 }
 
-fn change(program: &mut Program, rand: &mut impl Rand) {
+fn change(program: &mut Program, edids: &[u64], rand: &mut impl Rand) {
     let count = program.escapes.len();
     let at = rand.below_or_zero(count);
-    match rand.below_or_zero(12) {
+    match rand.below_or_zero(16) {
         0 => {
             if let Some(one) = program.escapes.get(at).cloned() {
                 program.escapes.insert(rand.below_or_zero(count + 1), one);
@@ -92,7 +106,24 @@ fn change(program: &mut Program, rand: &mut impl Rand) {
             }
         }
         5..=8 => set_word(program, at, rand),
-        9 => answer(program, rand),
+        9 => answer(&mut program.answers, NEAR, rand),
+        12 => answer(&mut program.early, STARTING, rand),
+        13 => edid(program, edids, rand),
+        14 => {
+            let before = rand.below_or_zero(count + 1) as u8;
+            if !program.power.remove(&before) {
+                program.power.insert(before);
+            }
+        }
+        15 if rand.coinflip(0.5) => {
+            program.power.pop_last();
+        }
+        15 => {
+            let which = rand.below_or_zero(program.early.len());
+            if which < program.early.len() {
+                program.early.remove(which);
+            }
+        }
         10 => {
             let number = rand.next() % NEAR;
             program.choices.insert(number, (rand.next() % 3) as u32 + 1);
@@ -147,10 +178,10 @@ fn set_word(program: &mut Program, at: usize, rand: &mut impl Rand) {
     }
 }
 
-/// Another answer is written over.
-fn answer(program: &mut Program, rand: &mut impl Rand) {
+/// Another answer is written over, of the first so many.
+fn answer(answers: &mut Vec<Answer>, first: u64, rand: &mut impl Rand) {
     let of = AnswerOf::ALL[rand.below_or_zero(AnswerOf::ALL.len())];
-    let number = rand.next() % NEAR;
+    let number = rand.next() % first;
     let (at, value) = match (of, rand.below_or_zero(3)) {
         (AnswerOf::Response, 0) => {
             let (first, count) = RESPONSES[rand.below_or_zero(RESPONSES.len())];
@@ -159,14 +190,52 @@ fn answer(program: &mut Program, rand: &mut impl Rand) {
         (AnswerOf::Response, _) => (4 * (rand.next() as u32 % 64), edge(rand)),
         (AnswerOf::Used | AnswerOf::Configuration, _) => (0, edge(rand)),
     };
-    let here = |answer: &Answer| (answer.of, answer.number) == (of, number);
-    program.answers.retain(|answer| !here(answer));
-    program.answers.push(Answer {
-        of,
+    let data = Hex(value.to_le_bytes().to_vec());
+    write_over(
+        answers,
+        Answer {
+            of,
+            number,
+            at,
+            data,
+        },
+    );
+}
+
+/// The answer is written over so, and no other way.
+fn write_over(answers: &mut Vec<Answer>, new: Answer) {
+    answers.retain(|answer| (answer.of, answer.number) != (new.of, new.number));
+    answers.push(new);
+}
+
+/// The EDID that the driver meets as it starts becomes another: its size, a
+/// few of its bytes, or a whole block, of edges and with a good checksum.
+fn edid(program: &mut Program, edids: &[u64], rand: &mut impl Rand) {
+    let Some(&number) = edids.get(rand.below_or_zero(edids.len())) else {
+        return answer(&mut program.early, STARTING, rand);
+    };
+    let (at, data) = match rand.below_or_zero(3) {
+        0 => (EDID_SIZE, edge(rand).to_le_bytes().to_vec()),
+        1 => {
+            let at = EDID + rand.next() as u32 % (2 * EDID_BLOCK as u32);
+            let few = rand.below_or_zero(8) + 1;
+            (at, (0..few).map(|_| edge(rand) as u8).collect())
+        }
+        _ => {
+            let mut block = vec![0u8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0];
+            block.resize_with(EDID_BLOCK - 1, || edge(rand) as u8);
+            let sum = block.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+            block.push(sum.wrapping_neg());
+            (EDID, block)
+        }
+    };
+    let new = Answer {
+        of: AnswerOf::Response,
         number,
         at,
-        data: Hex(value.to_le_bytes().to_vec()),
-    });
+        data: Hex(data),
+    };
+    write_over(&mut program.early, new);
 }
 
 fn edge(rand: &mut impl Rand) -> u32 {

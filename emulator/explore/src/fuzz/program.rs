@@ -2,12 +2,12 @@
 //! decoded.
 //!
 //! Any bytes decode to something, so that mutations of the bytes need no
-//! repair: a record is a byte that says what it is (its two lowest bits),
+//! repair: a record is a byte that says what it is (its three lowest bits),
 //! then fields of fixed size, then data with its length before it. What is
 //! cut short is as long as what is left; what is too much is left out.
 
-use scenario::{Answer, AnswerOf, Hex, MAX_BYTES, Plan, Step};
-use std::collections::BTreeMap;
+use scenario::{Answer, AnswerOf, Hex, MAX_BYTES, Plan, Power, Step};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most Escapes of a run.
 const MAX_ESCAPES: usize = 48;
@@ -15,10 +15,14 @@ const MAX_ESCAPES: usize = 48;
 const MAX_ANSWERS: usize = 16;
 /// Most deviations from the default order.
 const MAX_CHOICES: usize = 4;
+/// Most times that the adapter is put to D3 and back.
+const MAX_POWER: usize = 4;
 
 const ESCAPE: u8 = 0;
 const ANSWER: u8 = 1;
 const CHOICE: u8 = 2;
+const EARLY: u8 = 3;
+const POWER: u8 = 4;
 
 /// Numbers of a run at the moment from which inputs run: an input counts
 /// from there, a scenario from the start.
@@ -36,8 +40,14 @@ pub(crate) struct Program {
     pub escapes: Vec<Vec<u8>>,
     /// Answers written over; their numbers count from the base.
     pub answers: Vec<Answer>,
+    /// The same from the start of the run, while the driver starts: the EDID
+    /// and the configuration that it meets first.
+    pub early: Vec<Answer>,
     /// Ways taken, by the choice's number from the base.
     pub choices: BTreeMap<u64, u32>,
+    /// The adapter is put to D3 and back before the Escapes of these numbers;
+    /// the number behind the last is the end.
+    pub power: BTreeSet<u8>,
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -56,6 +66,24 @@ impl<'a> Reader<'a> {
     fn word(&mut self) -> u16 {
         u16::from(self.byte()) | u16::from(self.byte()) << 8
     }
+
+    /// An answer, unless there are enough or one of its number.
+    fn answer(&mut self, known: &mut Vec<Answer>) {
+        let of = AnswerOf::ALL[usize::from(self.byte()) % AnswerOf::ALL.len()];
+        let number = self.byte().into();
+        let at = u32::from(self.word()) % MAX_BYTES as u32;
+        let length = self.byte().into();
+        let data = Hex(self.take(length).to_vec());
+        let twice = known.iter().any(|a| (a.of, a.number) == (of, number));
+        if !twice && known.len() < MAX_ANSWERS && !data.0.is_empty() {
+            known.push(Answer {
+                of,
+                number,
+                at,
+                data,
+            });
+        }
+    }
 }
 
 impl Program {
@@ -63,22 +91,13 @@ impl Program {
         let mut program = Self::default();
         let mut reader = Reader(bytes);
         while !reader.0.is_empty() {
-            match reader.byte() & 3 {
-                ANSWER => {
-                    let of = AnswerOf::ALL[usize::from(reader.byte()) % AnswerOf::ALL.len()];
-                    let number = reader.byte().into();
-                    let at = u32::from(reader.word()) % MAX_BYTES as u32;
-                    let length = reader.byte().into();
-                    let data = Hex(reader.take(length).to_vec());
-                    let known = program.answers.iter();
-                    let twice = known.clone().any(|a| (a.of, a.number) == (of, number));
-                    if !twice && known.len() < MAX_ANSWERS && !data.0.is_empty() {
-                        program.answers.push(Answer {
-                            of,
-                            number,
-                            at,
-                            data,
-                        });
+            match reader.byte() & 7 {
+                ANSWER => reader.answer(&mut program.answers),
+                EARLY => reader.answer(&mut program.early),
+                POWER => {
+                    let before = reader.byte() % (MAX_ESCAPES as u8 + 1);
+                    if program.power.len() < MAX_POWER {
+                        program.power.insert(before);
                     }
                 }
                 CHOICE => {
@@ -106,11 +125,16 @@ impl Program {
 
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for answer in &self.answers {
-            bytes.extend([ANSWER, answer.of as u8, answer.number as u8]);
-            bytes.extend((answer.at as u16).to_le_bytes());
-            bytes.push(answer.data.0.len() as u8);
-            bytes.extend(&answer.data.0);
+        for (record, answers) in [(ANSWER, &self.answers), (EARLY, &self.early)] {
+            for answer in answers {
+                bytes.extend([record, answer.of as u8, answer.number as u8]);
+                bytes.extend((answer.at as u16).to_le_bytes());
+                bytes.push(answer.data.0.len() as u8);
+                bytes.extend(&answer.data.0);
+            }
+        }
+        for &before in &self.power {
+            bytes.extend([POWER, before]);
         }
         for (&number, &take) in &self.choices {
             bytes.push(CHOICE);
@@ -127,8 +151,20 @@ impl Program {
 
     /// The steps of the workload.
     pub fn steps(&self) -> Vec<Step> {
-        let data = self.escapes.iter().cloned();
-        data.map(|data| Step::Escape { data: Hex(data) }).collect()
+        let cycle = [Power::Off, Power::On].map(|to| Step::Power { to });
+        let mut steps = Vec::new();
+        for (number, data) in (0u8..).zip(&self.escapes) {
+            if self.power.contains(&number) {
+                steps.extend(cycle.clone());
+            }
+            steps.push(Step::Escape {
+                data: Hex(data.clone()),
+            });
+        }
+        if self.power.contains(&(self.escapes.len() as u8)) {
+            steps.extend(cycle);
+        }
+        steps
     }
 
     /// The answers, counted from the start of the run.
@@ -136,6 +172,15 @@ impl Program {
         let mut answers = self.answers.clone();
         for answer in &mut answers {
             answer.number += base.answers[answer.of as usize];
+        }
+        // Where an early one has the number of a later one, it is that one.
+        for early in &self.early {
+            if answers
+                .iter()
+                .all(|a| (a.of, a.number) != (early.of, early.number))
+            {
+                answers.push(early.clone());
+            }
         }
         answers
     }
@@ -160,27 +205,37 @@ impl Program {
 
     /// An input out of a scenario that [`Program::plan`] made.
     pub fn of_plan(plan: &Plan, base: Base) -> Self {
-        let escapes = plan.workload.iter().filter_map(|step| match step {
-            Step::Escape { data } => Some(data.0.clone()),
-            _ => None,
-        });
-        let answers = plan.answers.iter().filter_map(|answer| {
-            let number = answer
-                .number
-                .checked_sub(base.answers[answer.of as usize])?;
-            Some(Answer {
-                number,
-                ..answer.clone()
-            })
-        });
-        let choices = plan.choices.iter();
-        Self {
-            escapes: escapes.take(MAX_ESCAPES).collect(),
-            answers: answers.take(MAX_ANSWERS).collect(),
-            choices: choices
-                .filter_map(|(number, &take)| Some((number.checked_sub(base.choices)?, take)))
-                .take(MAX_CHOICES)
-                .collect(),
+        let mut program = Self::default();
+        for step in &plan.workload {
+            match step {
+                Step::Escape { data } if program.escapes.len() < MAX_ESCAPES => {
+                    program.escapes.push(data.0.clone());
+                }
+                Step::Power { to: Power::Off } if program.power.len() < MAX_POWER => {
+                    program.power.insert(program.escapes.len() as u8);
+                }
+                _ => {}
+            }
         }
+        for answer in &plan.answers {
+            let later = answer.number.checked_sub(base.answers[answer.of as usize]);
+            let to = match later {
+                Some(_) => &mut program.answers,
+                None => &mut program.early,
+            };
+            let number = later.unwrap_or(answer.number);
+            if to.len() < MAX_ANSWERS {
+                to.push(Answer {
+                    number,
+                    ..answer.clone()
+                });
+            }
+        }
+        let choices = plan.choices.iter();
+        program.choices = choices
+            .filter_map(|(number, &take)| Some((number.checked_sub(base.choices)?, take)))
+            .take(MAX_CHOICES)
+            .collect();
+        program
     }
 }

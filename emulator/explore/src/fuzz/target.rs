@@ -1,15 +1,16 @@
 //! A machine that runs inputs from where the driver has started.
 
 use super::program::{Base, Program};
-use crate::defect::{Defect, judge};
+use crate::defect::{Group, Judge};
 use crate::error::ExploreError;
 use crate::walk::Subject;
-use journal::Journal;
 use journal::event::Event;
+use journal::{Journal, Record};
 use machine::vm::RunLimit;
 use machine::{Machine, Options, Snapshot};
 use scenario::{AnswerOf, Hex, Plan, Step};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Buckets of the coverage map.
@@ -19,12 +20,20 @@ const MAX_STEPS: u64 = 20_000;
 /// No run takes longer by the host's clock; one that does says nothing.
 const RUN_TIME: Duration = Duration::from_secs(20);
 
-pub(crate) struct Target {
+pub(crate) struct Target<'a> {
+    subject: Subject<'a>,
     machine: Machine,
     /// What is run where the input says nothing.
     plan: Plan,
+    /// A machine of its own for inputs that begin with the driver's load, and
+    /// that moment: a journal goes back in one past only. Made when needed.
+    fresh: Option<(Machine, Snapshot)>,
     /// The driver has started, and the first Escape comes next.
     ready: Snapshot,
+    /// Where the driver's functions lie.
+    functions: Vec<Range<u64>>,
+    /// Responses with an EDID, from the start of the run.
+    pub edids: Vec<u64>,
     /// Where the journal's records begin.
     first: usize,
     pub base: Base,
@@ -33,31 +42,27 @@ pub(crate) struct Target {
 /// What a run gave.
 #[derive(Default)]
 pub(crate) struct Ran {
-    /// By identity.
-    pub defects: Vec<(String, Defect)>,
+    pub defects: Vec<Group>,
     /// Places of driver code seen.
     pub places: BTreeSet<u64>,
     /// The host's clock ended it, or it went on for too many steps.
     pub given_up: bool,
 }
 
-impl Target {
+impl<'a> Target<'a> {
     /// `None` if the driver never gets to its first Escape.
-    pub fn new(subject: Subject<'_>) -> Result<Option<Self>, ExploreError> {
+    pub fn new(subject: Subject<'a>) -> Result<Option<Self>, ExploreError> {
         let plan = Plan {
             workload: vec![Step::Escape {
                 data: Hex::default(),
             }],
             answers: Vec::new(),
+            // That an allocation fails is a choice too.
+            may_fail: true,
             ..subject.options.plan.clone()
         };
-        let options = Options {
-            plan: plan.clone(),
-            ..subject.options.clone()
-        };
-        let journal = Journal::in_memory();
-        let first = journal.len();
-        let mut machine = Machine::new(subject.driver, subject.name, &options, journal)?;
+        let first = Journal::in_memory().len();
+        let mut machine = machine(subject, &plan)?;
         let mut ready = None;
         while !machine.began_workload() {
             if machine.is_between_calls() {
@@ -71,10 +76,17 @@ impl Target {
                 return Ok(None);
             }
         }
+        let edids = edids(&machine.journal().since(first));
+        let mut functions = machine::functions(subject.driver)?;
+        functions.sort_unstable_by_key(|function| function.start);
         Ok(ready.map(|(ready, base)| Self {
+            subject,
             machine,
             plan,
+            fresh: None,
             ready,
+            functions,
+            edids,
             first,
             base,
         }))
@@ -83,8 +95,22 @@ impl Target {
     /// Run an input; `map` counts how often each pair of successive trap
     /// sites, and of a place and its caller, was met.
     pub fn run(&mut self, program: &Program, map: &mut [u8]) -> Result<Ran, ExploreError> {
-        let machine = &mut self.machine;
-        machine.restore(&self.ready)?;
+        // What the driver is to meet as it starts it must start for.
+        let machine = if program.early.is_empty() {
+            self.machine.restore(&self.ready)?;
+            &mut self.machine
+        } else {
+            let (machine, start) = match &mut self.fresh {
+                Some(fresh) => fresh,
+                none => {
+                    let machine = machine(self.subject, &self.plan)?;
+                    let start = machine.save()?;
+                    none.insert((machine, start))
+                }
+            };
+            machine.restore(start)?;
+            machine
+        };
         machine.replace_workload(program.steps());
         machine.decide(program.choices(&self.plan, self.base));
         machine.alter(program.answers(self.base));
@@ -101,7 +127,9 @@ impl Target {
             }
         }
         let records = machine.journal().since(self.first);
-        let judged = judge(&records, &[]);
+        let mut judge = Judge::new();
+        let mut places = BTreeSet::new();
+        judge.take(&records, &mut places);
         for record in &records {
             if let Event::Stack { frames, .. } = &record.event {
                 for pair in frames.windows(2) {
@@ -112,9 +140,9 @@ impl Target {
             }
         }
         Ok(Ran {
-            defects: judged.defects,
-            places: judged.places,
-            given_up: judged.timeout || steps == MAX_STEPS,
+            defects: judge.groups(&self.functions),
+            given_up: judge.timeout() || steps == MAX_STEPS,
+            places,
         })
     }
 
@@ -122,6 +150,45 @@ impl Target {
     pub fn plan(&self, program: &Program) -> Plan {
         program.plan(&self.plan, self.base)
     }
+}
+
+/// A machine that does the plan.
+fn machine(subject: Subject<'_>, plan: &Plan) -> Result<Machine, ExploreError> {
+    let options = Options {
+        plan: plan.clone(),
+        ..subject.options.clone()
+    };
+    Subject {
+        options: &options,
+        ..subject
+    }
+    .machine()
+}
+
+/// Which responses of the device, counted from 0, were EDIDs.
+fn edids(records: &[Record]) -> Vec<u64> {
+    let (mut names, mut commands) = (BTreeMap::new(), BTreeMap::new());
+    let mut found = Vec::new();
+    let mut responses = 0;
+    for record in records {
+        match &record.event {
+            Event::Name { id, text } => {
+                names.insert(*id, text.as_str());
+            }
+            Event::Command { context, name, .. } => {
+                commands.insert(*context, *name);
+            }
+            Event::Response { context, .. } => {
+                let command = commands.get(context).and_then(|name| names.get(name));
+                if command.is_some_and(|name| name.contains("EDID")) {
+                    found.push(responses);
+                }
+                responses += 1;
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Private data of the Escapes that a scenario's workload comes to.

@@ -13,7 +13,14 @@ fn sample() -> Program {
             at: 0,
             data: Hex(vec![1, 0, 0, 0]),
         }],
+        early: vec![Answer {
+            of: AnswerOf::Response,
+            number: 2,
+            at: 32,
+            data: Hex(vec![0xff; 4]),
+        }],
         choices: [(9, 2)].into(),
+        power: [1, 3].into(),
     }
 }
 
@@ -34,6 +41,8 @@ fn a_program_survives_its_scenario_file() {
 
     assert_eq!(read, plan);
     assert_eq!(read.answers[0].number, 9);
+    assert_eq!(read.answers[1].number, 2, "while the driver starts");
+    assert_eq!(read.workload.len(), 3 + 2 * 2);
     assert_eq!(Program::of_plan(&read, base), sample());
 }
 

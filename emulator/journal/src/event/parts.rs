@@ -128,6 +128,14 @@ pub enum End {
     },
     /// The user stopped it.
     Interrupted,
+    /// The same as [`End::Hang`], but that the host's clock says so: the same
+    /// driver may get further on another host, or another day.
+    OutOfTime {
+        /// What it was doing.
+        reason: String,
+        /// Where.
+        stack: StackId,
+    },
 }
 
 /// Why the driver's code trapped.

@@ -59,7 +59,7 @@ pub(crate) const RESET: &str = "RESET";
 pub const INTERRUPT_RANGE: std::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
 
 /// A context entry (VT-d 9.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ContextEntry {
     pub(crate) low: u64,
     pub(crate) high: u64,

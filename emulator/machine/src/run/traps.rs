@@ -89,7 +89,7 @@ impl Machine {
             Trap::Exception { vector, rip, .. } => {
                 self.exception(0xC000_0005, rip, &format!("processor exception {vector}"))
             }
-            Trap::Timeout => Ok(Some(End::Hang {
+            Trap::Timeout => Ok(Some(End::OutOfTime {
                 reason:
                     "the driver's code ran until the time limit (--timeout) without ending; the \
                          limit goes by this host's clock, so that a slower or busier host may \

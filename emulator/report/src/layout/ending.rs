@@ -12,6 +12,8 @@ use ledger::span;
 const MAX_STOPS: usize = 8;
 /// Live allocations told.
 const MAX_LIVE: usize = 4;
+/// Checks that are as they should be, told.
+const MAX_GOOD: usize = 16;
 /// The driver's last lines told.
 const MAX_PRINTED: usize = 6;
 
@@ -23,6 +25,10 @@ pub(crate) fn draw(page: &mut Page, report: &Report) {
     stops(page, report);
     end(page, report);
     torn(page, report);
+    for (name, why) in report.failed_checks() {
+        page.push(title(Tone::Bad, format!("ERROR: {name}")));
+        page.wrapped(Line::plain("  "), 2, Tone::Bold, why);
+    }
     // A finding has its own.
     if report.new_findings().next().is_none()
         && !report.is_clean()
@@ -162,6 +168,14 @@ fn summary(page: &mut Page, report: &Report) {
         ));
         page.row("ran", Tone::Plain, &ran);
     }
+    let good = report.checks.iter().filter(|check| check.failure.is_none());
+    for check in good.clone().take(MAX_GOOD) {
+        page.row("as asked", Tone::Good, &check.name);
+    }
+    let more = good.count().saturating_sub(MAX_GOOD);
+    if more > 0 {
+        page.row("", Tone::Good, &format!("and {more} more"));
+    }
     for note in &report.notes {
         page.row("note", Tone::Warn, note);
     }
@@ -218,8 +232,20 @@ fn summary(page: &mut Page, report: &Report) {
 fn last_line(report: &Report) -> Line {
     let new = report.new_findings().next();
     let Some(found) = new.and_then(|index| report.findings.get(index)) else {
-        return if report.is_clean() {
+        let failed = report.failed_checks().count() as u64;
+        return if failed > 0 {
+            let text = counted(failed, "check", "checks");
+            title(
+                Tone::Bad,
+                format!("SUMMARY: {text} of the scenario failed: see above"),
+            )
+        } else if report.is_clean() {
             title(Tone::Good, "no findings")
+        } else if report.expected.is_some() && report.passes() {
+            title(
+                Tone::Good,
+                "no findings but those that the scenario asks for",
+            )
         } else if !report.findings.is_empty() || report.stops_known() > 0 {
             excused(report)
         } else {

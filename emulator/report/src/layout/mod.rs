@@ -10,6 +10,7 @@ pub(crate) mod stack;
 pub(crate) mod triage;
 
 use crate::model::Report;
+use crate::triage::Standing;
 
 pub(crate) use finding::stop_words;
 pub(crate) use life::words as life_words;
@@ -219,7 +220,10 @@ fn broken(text: &str, room: usize) -> Vec<String> {
 /// The whole report.
 pub(crate) fn report(report: &Report, width: usize) -> Page {
     let mut page = Page::new(width);
-    for index in report.new_findings().take(MAX_FULL) {
+    // Those that a scenario asks for are what it is about.
+    let told = (0..report.findings.len())
+        .filter(|index| matches!(report.standing(*index), Standing::New | Standing::Expected));
+    for index in told.take(MAX_FULL) {
         finding::draw(&mut page, report, index);
         page.blank();
     }

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod checks;
 mod clues;
 mod drawing;
 mod endings;

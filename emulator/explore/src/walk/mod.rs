@@ -1,14 +1,18 @@
 //! One worker's walk through the schedules of a unit.
 
-use crate::defect::{Deviation, What, is_timeout, judge};
+mod subject;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use subject::{Subject, Walked};
+
+use crate::defect::{Deviation, Judge, What, is_timeout};
 use crate::error::ExploreError;
 use crate::{Explored, Unit};
-use journal::Journal;
 use journal::event::End;
 use machine::vm::RunLimit;
-use machine::{Machine, Options, Snapshot};
 use scenario::Choice;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,35 +20,43 @@ use std::time::{Duration, Instant};
 /// out; one that does says nothing.
 const RUN_TIME: Duration = Duration::from_secs(20);
 
-/// A driver and how it is run.
-#[derive(Clone, Copy)]
-pub(crate) struct Subject<'a> {
-    pub driver: &'a [u8],
-    pub name: &'a str,
-    pub options: &'a Options,
-}
-
 /// A machine that walks.
-pub(crate) struct Walker<'a> {
-    machine: Machine,
+pub(crate) struct Walker<'a, M: Walked> {
+    machine: M,
+    /// What the run says so far, and how much of its journal that is.
+    judge: Judge,
+    read: usize,
     stop: &'a AtomicBool,
     reduce: bool,
     /// The machine before anything.
-    start: Snapshot,
+    start: Point<M::Moment>,
     /// States of the default order: they are explored with every deviation
     /// that is allowed at all.
-    trunk: HashMap<u128, u32>,
+    trunk: HashMap<Key, u32>,
     /// The default order up to the unit walked last, so that the next need
     /// not begin anew.
-    cursor: Option<Cursor>,
+    cursor: Option<Cursor<M::Moment>>,
     /// Why the default order says too little, if it does.
     unfinished: Option<String>,
 }
 
-struct Cursor {
+/// Two runs that have the same key go on alike, and what is found in one from
+/// there on is found in the other: digests of the machine, of what the ledger
+/// remembers, and of the scenario's decisions that are still to come.
+type Key = (u128, u128, u64);
+
+/// A moment to come back to.
+#[derive(Clone)]
+struct Point<P> {
+    moment: P,
+    judge: Judge,
+    read: usize,
+}
+
+struct Cursor<P> {
     /// The next choice's number.
     choices: u64,
-    snapshot: Snapshot,
+    point: Point<P>,
 }
 
 /// The walk was stopped from outside; the unit counts for nothing.
@@ -57,21 +69,18 @@ enum Ended {
     Cut,
 }
 
-impl<'a> Walker<'a> {
-    pub fn new(
-        subject: Subject<'_>,
-        reduce: bool,
-        stop: &'a AtomicBool,
-    ) -> Result<Self, ExploreError> {
-        let machine = Machine::new(
-            subject.driver,
-            subject.name,
-            subject.options,
-            Journal::in_memory(),
-        )?;
-        let start = machine.save()?;
+impl<'a, M: Walked> Walker<'a, M> {
+    pub fn new(machine: M, reduce: bool, stop: &'a AtomicBool) -> Result<Self, ExploreError> {
+        let judge = Judge::new();
+        let start = Point {
+            moment: machine.save()?,
+            judge: judge.clone(),
+            read: HEADER,
+        };
         Ok(Self {
             machine,
+            judge,
+            read: HEADER,
             stop,
             reduce,
             start,
@@ -91,18 +100,23 @@ impl<'a> Walker<'a> {
         };
         let mut choices = Vec::new();
         let mut spent = Duration::ZERO;
+        self.listen(&mut explored.places);
         loop {
             if self.reduce && self.machine.may_choose() {
-                self.trunk.insert(self.machine.digest()?, u32::MAX);
+                let key = self.key()?;
+                self.trunk.insert(key, u32::MAX);
             }
-            let (made, end) = self.step(&mut spent)?;
+            let (made, end) = self.step(&mut spent, &mut explored.places)?;
             explored.steps += 1;
             choices.extend(made);
             if end.is_some() {
                 break;
             }
         }
-        self.unfinished = self.judge(&[], &mut explored);
+        self.take_in(&[], &mut explored);
+        let late = || format!("it takes more than {} s", RUN_TIME.as_secs());
+        let unfinished = self.judge.unfinished().map(str::to_owned);
+        self.unfinished = unfinished.or_else(|| self.judge.timeout().then(late));
         explored.choices = choices.len() as u64;
         explored.states = self.trunk.len() as u64;
         Ok((explored, choices))
@@ -134,7 +148,7 @@ impl<'a> Walker<'a> {
     fn go_to(&mut self, number: u64) -> Result<(), ExploreError> {
         match self.cursor.take().filter(|cursor| cursor.choices <= number) {
             Some(cursor) => {
-                self.restore(&cursor.snapshot, &[])?;
+                self.restore(&cursor.point, &[])?;
                 self.cursor = Some(cursor);
             }
             None => {
@@ -143,25 +157,27 @@ impl<'a> Walker<'a> {
             }
         }
         let mut spent = Duration::ZERO;
+        // The default order is a unit of its own, which tells of them.
+        let mut places = BTreeSet::new();
         loop {
             let before = self.machine.choices();
-            let snapshot = if self.machine.may_choose() {
-                Some(self.machine.save()?)
+            let point = if self.machine.may_choose() {
+                Some(self.point()?)
             } else {
                 None
             };
-            let (_, end) = self.step(&mut spent)?;
+            let (_, end) = self.step(&mut spent, &mut places)?;
             if self.machine.choices() > number {
                 // A choice outside what `may_choose` foresees has no snapshot
                 // before it; there is none such but random bytes.
-                let snapshot = snapshot.ok_or(ExploreError::NotDeterministic {
+                let point = point.ok_or(ExploreError::NotDeterministic {
                     choice: number,
                     why: "it was made where none could be",
                 })?;
-                self.restore(&snapshot, &[])?;
+                self.restore(&point, &[])?;
                 self.cursor = Some(Cursor {
                     choices: before,
-                    snapshot,
+                    point,
                 });
                 return Ok(());
             }
@@ -180,7 +196,7 @@ impl<'a> Walker<'a> {
         &mut self,
         schedule: Vec<Deviation>,
         left: u32,
-        seen: &mut HashMap<u128, u32>,
+        seen: &mut HashMap<Key, u32>,
         explored: &mut Explored,
     ) -> Result<Result<(), Stopped>, ExploreError> {
         explored.runs += 1;
@@ -195,12 +211,12 @@ impl<'a> Walker<'a> {
             if self.reduce && may_choose && passed && self.known(left, seen)? {
                 break Ended::Cut;
             }
-            let snapshot = if left > 0 && may_choose {
-                Some(self.machine.save()?)
+            let point = if left > 0 && may_choose {
+                Some(self.point()?)
             } else {
                 None
             };
-            let (made, end) = self.step(&mut spent)?;
+            let (made, end) = self.step(&mut spent, &mut explored.places)?;
             explored.steps += 1;
             let timeout = end.as_ref().is_some_and(is_timeout);
             let branches: Vec<Choice> = made
@@ -209,12 +225,12 @@ impl<'a> Walker<'a> {
                 .collect();
             explored.choices += branches.len() as u64;
             // A run that the clock ended does not end so again.
-            if let Some(snapshot) = snapshot.filter(|_| !branches.is_empty() && !timeout) {
+            if let Some(point) = point.filter(|_| !branches.is_empty() && !timeout) {
                 for choice in branches {
                     let Some(what) = What::of(choice.point) else {
                         continue;
                     };
-                    for take in 1..choice.options {
+                    for take in (0..choice.options).filter(|take| *take != choice.taken) {
                         let mut longer = schedule.clone();
                         longer.push(Deviation {
                             number: choice.number,
@@ -222,15 +238,15 @@ impl<'a> Walker<'a> {
                             what,
                             at: Some(choice.time),
                         });
-                        self.restore(&snapshot, &longer)?;
+                        self.restore(&point, &longer)?;
                         if let Err(stopped) = self.walk(longer, left - 1, seen, explored)? {
                             return Ok(Err(stopped));
                         }
                     }
                 }
                 // Back to where this schedule was.
-                self.restore(&snapshot, &schedule)?;
-                let (_, again) = self.step(&mut Duration::default())?;
+                self.restore(&point, &schedule)?;
+                let (_, again) = self.step(&mut Duration::default(), &mut explored.places)?;
                 if again != end {
                     return Err(ExploreError::NotDeterministic {
                         choice: self.machine.choices(),
@@ -243,18 +259,18 @@ impl<'a> Walker<'a> {
             }
         };
         explored.cut += u64::from(matches!(ended, Ended::Cut));
-        self.judge(&schedule, explored);
+        self.take_in(&schedule, explored);
         Ok(Ok(()))
     }
 
     /// Was this state explored with as many deviations left?
-    fn known(&self, left: u32, seen: &mut HashMap<u128, u32>) -> Result<bool, ExploreError> {
-        let digest = self.machine.digest()?;
+    fn known(&self, left: u32, seen: &mut HashMap<Key, u32>) -> Result<bool, ExploreError> {
+        let key = self.key()?;
         // The trunk has one deviation more left than any schedule.
-        if self.trunk.contains_key(&digest) {
+        if self.trunk.contains_key(&key) {
             return Ok(true);
         }
-        let best = seen.entry(digest).or_insert(0);
+        let best = seen.entry(key).or_insert(0);
         // 0 is "not yet": what is left is stored with one added.
         if *best > left {
             return Ok(true);
@@ -263,38 +279,80 @@ impl<'a> Walker<'a> {
         Ok(false)
     }
 
-    /// Take in what the run's journal says; why it is unfinished, if it is.
-    fn judge(&self, schedule: &[Deviation], explored: &mut Explored) -> Option<String> {
-        let records = self.machine.journal().since(HEADER);
-        let judged = judge(&records, schedule);
-        explored.timeouts += u64::from(judged.timeout);
-        explored.places.extend(judged.places);
-        for (key, defect) in judged.defects {
+    fn key(&self) -> Result<Key, ExploreError> {
+        Ok((
+            self.machine.digest()?,
+            self.judge.digest(),
+            self.still_decided(),
+        ))
+    }
+
+    /// The scenario's own decisions about choices that are still to come, as
+    /// a digest; 0 if there is none. Equal states may have come to another
+    /// number of choices, so they count from here.
+    fn still_decided(&self) -> u64 {
+        let next = self.machine.choices();
+        let to_come = self.machine.plan().choices.range(next..);
+        let bytes: Vec<u8> = to_come
+            .flat_map(|(number, take)| [number - next, u64::from(*take)])
+            .flat_map(u64::to_le_bytes)
+            .collect();
+        match bytes.is_empty() {
+            true => 0,
+            false => xxhash_rust::xxh3::xxh3_64(&bytes) | 1,
+        }
+    }
+
+    /// Take in what is wrong in the run so far.
+    fn take_in(&self, schedule: &[Deviation], explored: &mut Explored) {
+        explored.timeouts += u64::from(self.judge.timeout());
+        for (key, defect) in self.judge.defects(schedule) {
             explored.keep(key, defect);
         }
-        judged.unfinished.or_else(|| {
-            let late = || format!("it takes more than {} s", RUN_TIME.as_secs());
-            judged.timeout.then(late)
-        })
     }
 
     /// One step of a run that has taken `spent` of the host's time so far: a
     /// driver that polls for ever traps for ever, so it is the run that has a
     /// limit.
-    fn step(&mut self, spent: &mut Duration) -> Result<(Vec<Choice>, Option<End>), ExploreError> {
+    fn step(
+        &mut self,
+        spent: &mut Duration,
+        places: &mut BTreeSet<u64>,
+    ) -> Result<(Vec<Choice>, Option<End>), ExploreError> {
         let began = Instant::now();
         let limit = RunLimit {
             deadline: Some(began + RUN_TIME.saturating_sub(*spent)),
             stop: None,
         };
-        self.machine.watch_choices();
-        let end = self.machine.step(&limit)?;
+        let stepped = self.machine.step(&limit)?;
+        self.listen(places);
         *spent += began.elapsed();
-        Ok((self.machine.watch_choices(), end))
+        Ok(stepped)
     }
 
-    fn restore(&mut self, to: &Snapshot, schedule: &[Deviation]) -> Result<(), ExploreError> {
-        self.machine.restore(to)?;
+    /// Take in what the journal has more.
+    fn listen(&mut self, places: &mut BTreeSet<u64>) {
+        let records = self.machine.since(self.read);
+        self.read = self.machine.told();
+        self.judge.take(&records, places);
+    }
+
+    fn point(&self) -> Result<Point<M::Moment>, ExploreError> {
+        Ok(Point {
+            moment: self.machine.save()?,
+            judge: self.judge.clone(),
+            read: self.read,
+        })
+    }
+
+    fn restore(
+        &mut self,
+        to: &Point<M::Moment>,
+        schedule: &[Deviation],
+    ) -> Result<(), ExploreError> {
+        self.machine.restore(&to.moment)?;
+        self.judge.clone_from(&to.judge);
+        self.read = to.read;
         self.decide(schedule);
         Ok(())
     }
@@ -310,6 +368,6 @@ impl<'a> Walker<'a> {
 const HEADER: usize = 8;
 
 /// Is this a choice of a schedule?
-pub(crate) fn branches(choice: &Choice) -> bool {
+fn branches(choice: &Choice) -> bool {
     What::of(choice.point).is_some()
 }
