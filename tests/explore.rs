@@ -184,7 +184,7 @@ fn reduction_finds_what_all_schedules_find() {
 fn a_scenario_that_lists_choices_is_deviated_from() {
     let folder = tempfile::tempdir().unwrap();
     let plan = folder.path().join("listed.toml");
-    let text = "name = \"listed\"\nchoice = [{ number = 1, take = 2 }]\nworkload = []\n";
+    let text = "name = \"listed\"\nchoice = [{ number = 5, take = 2 }]\nworkload = []\n";
     fs::write(&plan, text).unwrap();
     let arguments = ["--scenario", plan.to_str().unwrap(), "--bound", "1"];
 
@@ -197,11 +197,11 @@ fn a_scenario_that_lists_choices_is_deviated_from() {
     assert!(reduced.results["cut"].as_u64() > Some(0));
     let units = fs::read_to_string(folder.path().join("b/explored.jsonl")).unwrap();
     assert!(
-        units.contains("\"number\":1,\"take\":0"),
+        units.contains("\"number\":5,\"take\":0"),
         "the default is a deviation"
     );
     assert!(
-        !units.contains("\"number\":1,\"take\":2"),
+        !units.contains("\"number\":5,\"take\":2"),
         "it is none itself"
     );
 }
