@@ -32,7 +32,7 @@ impl Run {
         })
     }
 
-    fn attached(self) -> Self {
+    fn backed(self) -> Self {
         self.then(Event::Backing {
             context: ContextId(1),
             resource: RESOURCE,
@@ -77,8 +77,8 @@ fn what_later_findings_depend_on_counts() {
     let rows = [
         (
             "whose a backing was when it was attached",
-            reused(made().attached()),
-            reused(made()).attached(),
+            reused(made().backed()),
+            reused(made()).backed(),
         ),
         ("who owns a page", made(), reused(made())),
         (
