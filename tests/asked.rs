@@ -106,7 +106,7 @@ fn a_fault_that_never_fired_and_what_is_not_so_fail_everywhere() {
                 "{FIRES}[verify]\nstatus = [{{ function = \"DxgkDdiStartDevice\", \
                  returns = \"STATUS_NO_MEMORY\" }}]\n"
             ),
-            "it never did",
+            "never returned STATUS_NO_MEMORY",
         ),
     ];
     for (asked, says) in rows {

@@ -138,7 +138,7 @@ pub fn ask_of(
                 crc.map_or_else(|| "none".to_owned(), |crc| format!("CRC {crc:08x}"))
             };
             let failure = format!(
-                "the last frame is {}, without faults {}",
+                "verify: the last frame is {}, without faults {}",
                 words(seen),
                 words(without)
             );
@@ -162,9 +162,10 @@ fn fired(plan: &Plan, records: &[Record]) -> Vec<Check> {
     let faults = plan.faults.iter().map(scenario::Fault::title);
     let answers = plan.answers.iter().map(scenario::Answer::title);
     let check = |(index, title): (u32, String)| {
-        let never = "it never fired: a test that tested nothing".to_owned();
-        let failure = (!fired.contains(&index)).then_some(never);
-        Check::new(format!("fault {} ({title})", index + 1), failure)
+        let name = format!("fault {} ({title})", index + 1);
+        let never = || format!("{name} never fired: a test that tested nothing");
+        let failure = (!fired.contains(&index)).then(never);
+        Check::new(name, failure)
     };
     (0..).zip(faults.chain(answers)).map(check).collect()
 }
@@ -209,7 +210,8 @@ fn statuses(wanted: &[Returned], records: &[Record]) -> Vec<Check> {
     }
     let check = |(wanted, seen): (&Returned, bool)| {
         let name = format!("verify: {} returns {}", wanted.function, wanted.returns);
-        Check::new(name, (!seen).then(|| "it never did".to_owned()))
+        let never = || format!("{} never returned {}", wanted.function, wanted.returns);
+        Check::new(name, (!seen).then(never))
     };
     wanted.iter().zip(seen).map(check).collect()
 }

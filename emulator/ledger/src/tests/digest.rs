@@ -87,15 +87,6 @@ fn what_later_findings_depend_on_counts() {
             made().freed_at(1, 3),
         ),
         (
-            "whether an entry was invalidated",
-            Run::isolated().used().unmap(ADDRESS).returned(),
-            Run::isolated()
-                .used()
-                .unmap(ADDRESS)
-                .invalidate(true)
-                .returned(),
-        ),
-        (
             "whether it isolates",
             made(),
             made().then(Event::Caps { memory: 1 << 11 }),
