@@ -65,7 +65,7 @@ workload = [
 "#;
     std::fs::write(corpus.join("seed.toml"), seed).unwrap();
 
-    let (code, text) = fuzz("escape-size-unchecked-fixed", out.path());
+    let (code, text) = fuzz("escape-size-unchecked-fixed", out.path(), &[]);
 
     assert_eq!(code, Some(0), "{text}");
     let kept: Vec<String> = entries(&corpus)
