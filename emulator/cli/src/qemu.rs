@@ -142,7 +142,7 @@ pub fn qemu(arguments: &Qemu) -> Result<u8, CliError> {
     let machine = &arguments.config;
     let mut shown = show::judge(&records, tail, &arguments.out, machine, kept.as_deref());
     if let Some(scenario) = &scenario {
-        let _ = (&scenario.plan, &mut shown); // ASK
+        faults::ask_of(&mut shown, &scenario.plan, &records, None);
     }
     ready.judge(&mut shown);
     files::write(&arguments.out.join("report.txt"), shown.plain().as_bytes())?;
