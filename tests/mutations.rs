@@ -51,11 +51,14 @@ impl Seen {
     }
 
     /// What the scenario verifies and is not so, in the words of the run.
-    fn not_so(&self) -> Vec<&str> {
-        let problems = self.text.lines();
-        problems
-            .filter_map(|line| line.strip_prefix("dmasan: verify: "))
-            .collect()
+    fn not_so(&self) -> Vec<String> {
+        let checks = self.report["checks"].as_array().into_iter().flatten();
+        let told = |check: &Value| {
+            let name = check["name"].as_str()?.strip_prefix("verify: ")?;
+            let why = check["failure"].as_str()?;
+            Some(format!("{name}: {why}"))
+        };
+        checks.filter_map(told).collect()
     }
 }
 

@@ -77,7 +77,8 @@ impl Board {
 
     /// What memory holds.
     pub fn image(&self) -> Result<Image, MachineError> {
-        let written = self.vm.written()?;
+        let mut written = self.vm.written()?;
+        self.add_stacks(&mut written);
         let mut tracker = self.tracker.borrow_mut();
         let tracker = match &mut *tracker {
             Some(tracker) => {
@@ -87,6 +88,29 @@ impl Board {
             none => none.insert(Tracker::new(&self.memory)?),
         };
         Ok(tracker.image().clone())
+    }
+
+    /// Count every kernel stack as written by the CPU. KVM's log was seen to
+    /// miss the first write to a stack's page, a pushed return address, on a
+    /// host whose hypervisor has no help by hardware; a run that was restored
+    /// then returned to where it had not come from.
+    fn add_stacks(&self, written: &mut [u64]) {
+        let pages = layout::STACK_SIZE / PAGE_SIZE;
+        for index in 0.. {
+            let top = layout::stack_top(index);
+            for page in 1..=pages {
+                let at = Gva(top.0.wrapping_sub(page * PAGE_SIZE));
+                let Some((gpa, _)) = self.space.translate(at) else {
+                    return;
+                };
+                let Ok(page) = self.memory.page_of_file(gpa) else {
+                    return;
+                };
+                if let Some(word) = written.get_mut((page / 64) as usize) {
+                    *word |= 1 << (page % 64);
+                }
+            }
+        }
     }
 
     /// Put an image back; the pages that changed by it.

@@ -224,6 +224,14 @@ impl GuestMemory {
         }
     }
 
+    /// Which page of the file an address is in.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`]: no RAM.
+    pub fn page_of_file(&self, address: Gpa) -> Result<u64, MemoryError> {
+        Ok(self.offset(address, 1)? as u64 / PAGE_SIZE)
+    }
+
     /// A volatile view of RAM to read through, for vm-memory's traits. It
     /// borrows the memory, so it cannot be kept by device state.
     ///
