@@ -30,8 +30,8 @@ pub struct Qemu {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Inject the faults of a scenario file, and judge the findings by its
-    /// [verify] (docs/faults.md)
+    /// Inject the faults of a scenario file, and judge the findings by what it
+    /// verifies (docs/faults.md)
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
 
