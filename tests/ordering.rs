@@ -287,7 +287,6 @@ fn each_healthy_twin_is_silent_whichever_allocation_fails() {
 }
 
 #[test]
-#[ignore = "takes as long as all the others together"]
 fn each_healthy_twin_is_silent_on_every_schedule() {
     let folder = tempfile::tempdir().unwrap();
     all_well(each(RACY, |racy| twin(racy, racy.explored, folder.path())));
