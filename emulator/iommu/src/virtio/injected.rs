@@ -141,9 +141,10 @@ pub(super) fn found(env: Env<'_>, access: &Access, found: Translation) -> Option
     );
     // There are no reserved bits in a mapping of this unit.
     let can = |fault: &Fault| fault.outcome != What::ReservedBits;
-    match env.scenario.inject_where(&site, can)?.outcome {
-        What::ReadOnly if !access.write => Some(found),
-        _ => None,
+    match env.scenario.inject_where(&site, can).map(|i| i.outcome) {
+        None => Some(found),
+        Some(What::ReadOnly) if !access.write => Some(found),
+        Some(_) => None,
     }
 }
 

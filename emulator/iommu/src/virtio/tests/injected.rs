@@ -114,6 +114,13 @@ fn a_translation_is_read_as_the_scenario_has_it() {
 }
 
 #[test]
+fn only_the_nth_translation_is_bent() {
+    let world = with("at = \"entry\"\ndo = \"not-present\"\nnth = 2");
+    let seen = [(); 3].map(|()| world.read(GPU, 4));
+    assert_eq!(seen, [Ok(2), REFUSED, Ok(2)]);
+}
+
+#[test]
 fn a_fault_without_room_is_not_reported() {
     let world = with("at = \"fault-record\"\ndo = \"overflow\"\nnth = 1");
     assert_eq!(world.read(GPU, 9), REFUSED);
