@@ -90,10 +90,10 @@ impl Board {
         Ok(tracker.image().clone())
     }
 
-    /// Count every kernel stack as written by the CPU. KVM's log was seen to
-    /// miss the first write to a stack's page, a pushed return address, on a
-    /// host whose hypervisor has no help by hardware; a run that was restored
-    /// then returned to where it had not come from.
+    /// Count every kernel stack as written by the CPU: KVM's log has been
+    /// seen to lack the return address that a call pushes, where it is all
+    /// that is written to its page (on a nested host without hardware's help;
+    /// all other memory was compared, and nothing else was missing).
     fn add_stacks(&self, written: &mut [u64]) {
         let pages = layout::STACK_SIZE / PAGE_SIZE;
         for index in 0.. {

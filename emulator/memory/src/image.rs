@@ -97,11 +97,6 @@ pub struct Changed {
 #[derive(Clone, Debug)]
 pub struct Tracker {
     now: Image,
-    /// Pages that the CPU was ever told to have written. They are looked at
-    /// each time: a hypervisor without hardware's help was seen to miss a
-    /// write to a page whose log it had just handed out (a return address, on
-    /// a stack), and only such pages are written again and again.
-    by_cpu: Vec<u64>,
 }
 
 impl Tracker {
@@ -114,7 +109,6 @@ impl Tracker {
         let _ = memory.take_written();
         Ok(Self {
             now: memory.save()?,
-            by_cpu: Vec::new(),
         })
     }
 
@@ -127,10 +121,8 @@ impl Tracker {
     pub fn update(&mut self, memory: &GuestMemory, cpu: &[u64]) -> Result<(), MemoryError> {
         let mut bytes = vec![0; PAGE_SIZE as usize];
         let host = memory.take_written();
-        self.by_cpu.resize(host.len(), 0);
-        for ((word, host), ever) in host.iter().enumerate().zip(&mut self.by_cpu) {
-            *ever |= cpu.get(word).copied().unwrap_or(0);
-            let mut bits = host | *ever;
+        for (word, both) in host.iter().enumerate() {
+            let mut bits = both | cpu.get(word).copied().unwrap_or(0);
             while bits != 0 {
                 let index = word as u64 * 64 + u64::from(bits.trailing_zeros());
                 bits &= bits - 1;
