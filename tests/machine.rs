@@ -7,7 +7,7 @@ use journal::{Journal, Record};
 use ledger::Ledger;
 use machine::vm::{RunLimit, VmError};
 use machine::{Machine, MachineError, Options};
-use memory::{Gpa, PAGE_SIZE, Pfn};
+use memory::{Gpa, Gva, PAGE_SIZE, Pfn};
 use scenario::{Part, Plan, Step};
 use std::path::Path;
 use windows::hal::{DomainId, Invalidation};
@@ -420,8 +420,10 @@ fn a_first_snapshot_at_any_time_puts_all_of_memory_back() {
                 continue;
             };
             let before = pages(&machine);
+            let digest = machine.digest().unwrap();
             to_the_end(&mut machine);
             machine.restore(&snapshot).unwrap();
+            assert_eq!(machine.digest().unwrap(), digest, "after {first} steps");
             let differ = before.iter().zip(pages(&machine)).map(|(a, b)| *a != b);
             let left: Vec<usize> = (0..).zip(differ).filter(|p| p.1).map(|p| p.0).collect();
             assert!(left.is_empty(), "after {first} steps: pages {left:x?}");
@@ -429,6 +431,30 @@ fn a_first_snapshot_at_any_time_puts_all_of_memory_back() {
         }
         assert!(saved > 5, "{saved}");
     }
+}
+
+/// Orders that meet again are told by it: what an interrupt left on a stack
+/// must not keep them apart, and all that the driver may read must.
+#[test]
+fn a_digest_is_of_what_can_be_read_again() {
+    let mut machine = machine("plain", &options(small(), Part::None));
+    let limit = RunLimit::default();
+    while machine.is_between_calls() || machine.save().is_err() {
+        assert_eq!(machine.step(&limit).unwrap(), None);
+    }
+    let top = windows::layout::stack_top(0).0;
+    let mut changes = |address: u64| {
+        let before = machine.digest().unwrap();
+        let (_, platform) = machine.parts();
+        let mut byte = [0];
+        platform.read(Gva(address), &mut byte).unwrap();
+        platform.write(Gva(address), &[!byte[0]]).unwrap();
+        machine.digest().unwrap() != before
+    };
+    assert!(!changes(top - windows::layout::STACK_SIZE));
+    // Below the stack of a routine there are its caller's arguments.
+    assert!(changes(top - 1));
+    assert!(changes(windows::layout::SYSTEM_DATA.0));
 }
 
 /// All of RAM, page by page.

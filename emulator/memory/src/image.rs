@@ -54,6 +54,12 @@ impl Image {
         self.digest
     }
 
+    /// What a page of the file, by its index, adds to [`Image::digest`].
+    #[must_use]
+    pub fn digest_of(&self, index: u64) -> u128 {
+        self.pages.get(&index).map_or(0, |page| page.digest)
+    }
+
     fn put(&mut self, index: u64, page: Option<Page>) {
         let digest = page.as_ref().map_or(0, |page| page.digest);
         let old = match page {

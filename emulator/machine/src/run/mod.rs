@@ -6,6 +6,7 @@
 //! ([`Machine::save`]).
 
 mod calls;
+mod digest;
 mod idle;
 mod schedule;
 mod snapshot;

@@ -13,8 +13,6 @@ use gpu::Stepped;
 use journal::event::{End, Point, TrapKind};
 use scenario::{Order, Scenario};
 use std::collections::BTreeMap;
-use std::hash::Hash;
-use xxhash_rust::xxh3::Xxh3;
 
 /// The default: at once, or one step.
 const NOW: u32 = 0;
@@ -210,25 +208,5 @@ impl Machine {
                 || self.state.threads.len() > 1
                 || self.board.scenario.plan().may_fail
                 || self.board.scenario.plan().part != scenario::Part::None)
-    }
-
-    /// A digest of everything that what comes next depends on; the journal
-    /// and the count of choices are no part of it. Two machines with equal
-    /// digests and equal decisions go on alike.
-    ///
-    /// # Errors
-    /// [`MachineError::Vm`]: the CPU is inside an instruction.
-    pub fn digest(&self) -> Result<u128, MachineError> {
-        let mut hasher = Xxh3::new();
-        self.board.image()?.digest().hash(&mut hasher);
-        self.board.vm.save_cpu()?.hash(&mut hasher);
-        self.board.space.save().hash(&mut hasher);
-        self.board.state.hash(&mut hasher);
-        self.board.unit.save().hash(&mut hasher);
-        self.board.gpu.hash(&mut hasher);
-        self.windows.hash(&mut hasher);
-        self.state.hash(&mut hasher);
-        self.board.scenario.hash_state(&mut hasher);
-        Ok(hasher.digest128())
     }
 }

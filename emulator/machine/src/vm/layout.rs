@@ -33,7 +33,7 @@ pub(super) const TSS_SELECTOR: u16 = 0x40;
 const GDT_PAGE: u64 = 0;
 const IDT_PAGE: u64 = 1;
 const STUB_PAGE: u64 = 2;
-const STACK_PAGE: u64 = 3;
+pub(super) const STACK_PAGE: u64 = 3;
 const TSS_PAGE: u64 = 4; // and two more
 
 /// Vectors that have a stub; the port of each is the vector itself.

@@ -11,6 +11,7 @@ use super::frames::{FrameAllocator, FrameRange};
 use super::layout;
 use super::pte::{ACCESSED, FRAME, Mapping, PRESENT, Protection, USER, WRITE};
 use memory::{Changed, Gpa, GuestMemory, Gva, PAGE_SIZE, Pfn};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Gaps of up to this many pages are dropped along with their neighbours: a
@@ -21,7 +22,7 @@ const JOIN_GAP: u64 = 8;
 const MAX_RUNS: usize = 32;
 
 /// What of an [`AddressSpace`] is not in guest memory.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpaceState {
     root: Pfn,
     frames: FrameAllocator,
@@ -29,6 +30,19 @@ pub struct SpaceState {
     stale: Vec<Pfn>,
     /// So many changed, or such, that all translations must go.
     all_stale: bool,
+}
+
+impl Hash for SpaceState {
+    /// What KVM has yet to forget is no part of what the driver meets next.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self {
+            root,
+            frames,
+            stale: _,
+            all_stale: _,
+        } = self;
+        (root, frames).hash(hasher);
+    }
 }
 
 /// The driver's address space.
@@ -122,6 +136,12 @@ impl AddressSpace {
     #[must_use]
     pub fn table_frames(&self) -> (u64, u64) {
         (self.state.frames.used(), self.state.frames.left())
+    }
+
+    /// The frame of the stack on which a trap's frame is pushed.
+    #[must_use]
+    pub fn trap_stack(&self) -> Option<Pfn> {
+        self.system.get(layout::STACK_PAGE as usize).copied()
     }
 
     /// Map a page. `gva` may point anywhere into it.
