@@ -283,16 +283,34 @@ fn claim_words(claim: &ClaimFacts) -> String {
     text
 }
 
+/// The title of a stack, or of an event that has none.
+fn titled(page: &mut Page, title: &str, time: Option<u64>) {
+    page.blank();
+    let mut line = Line::new().with(Tone::Bold, format!("  {title}"));
+    if let Some(time) = time {
+        line = line.with(Tone::Faint, format!(" at {}", span(time)));
+    }
+    page.push(line);
+}
+
+/// Who submitted the command. The device's own looks at its rings nobody
+/// submits, nor what it does by no queue: a vertical blank, an order.
+fn submitted(page: &mut Page, command: &Command, used: &[Frame], draw: DrawStack) {
+    if command.context.0 == 0 || command.queue == Some(NO_QUEUE) {
+        return;
+    }
+    let time = command.submitted.as_ref().map(|place| place.time);
+    // A guest under QEMU shows its doorbells, and none of its code.
+    if time.is_some() && used.is_empty() {
+        titled(page, "used: the doorbell of the command was rung", time);
+        return;
+    }
+    titled(page, "used: the command was submitted here", time);
+    draw(page, used, "no doorbell was seen for it");
+}
+
 fn stacks(page: &mut Page, found: &Found, draw: DrawStack) {
     let finding = &found.finding;
-    let titled = |page: &mut Page, title: &str, time: Option<u64>| {
-        page.blank();
-        let mut line = Line::new().with(Tone::Bold, format!("  {title}"));
-        if let Some(time) = time {
-            line = line.with(Tone::Faint, format!(" at {}", span(time)));
-        }
-        page.push(line);
-    };
     if let Some(facts) = &finding.breach {
         let title = breach::place_words(finding.kind);
         titled(page, title, Some(facts.place.time));
@@ -315,13 +333,8 @@ fn stacks(page: &mut Page, found: &Found, draw: DrawStack) {
     if address_first || finding.breach.is_some() {
         clues(page);
     }
-    // Of the device's own looks at its rings there is none.
-    if let Some(command) = finding.command()
-        && (command.context.0 != 0 || finding.clues.is_empty())
-    {
-        let submitted = command.submitted.as_ref().map(|place| place.time);
-        titled(page, "used: the command was submitted here", submitted);
-        draw(page, &found.used, "no doorbell was seen for it");
+    if let Some(command) = finding.command() {
+        submitted(page, command, &found.used, draw);
     }
     if !address_first && finding.breach.is_none() {
         clues(page);

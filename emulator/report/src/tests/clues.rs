@@ -4,7 +4,8 @@
 use super::*;
 use crate::json;
 use journal::event::{
-    Breach, Certainty, ContextId, End, Event, NameId, Outcome, Segment, StackId, Subject, TrapKind,
+    Breach, Certainty, ContextId, End, Event, NO_QUEUE, NameId, ORDERED, Outcome, Segment, StackId,
+    Subject, TrapKind,
 };
 use ledger::ClueKind;
 use memory::{Iova, RequesterId};
@@ -249,4 +250,67 @@ fn loop_that_the_compiler_unrolled_is_one_place() {
 
     assert_eq!(moved, [0, 0]);
     assert_eq!((both.len(), both[0].finding.count), (1, 2));
+}
+
+/// Without the trap that rang the doorbell: a guest under QEMU shows its
+/// doorbells, and none of its code.
+#[test]
+fn doorbell_without_a_stack_is_told() {
+    let mut records = Sample::use_after_free();
+    let trap = |event: &Event| {
+        matches!(
+            event,
+            Event::Trap {
+                kind: TrapKind::MmioWrite,
+                ..
+            }
+        )
+    };
+    records.retain(|record| !trap(&record.event));
+    let text = words(&plain(&report(&records)));
+
+    let told = "used: the doorbell of the command was rung at";
+    assert!(text.contains(told), "{text}");
+    assert!(!text.contains("no doorbell was seen"), "{text}");
+}
+
+/// The same of a command that the device took by itself.
+#[test]
+fn command_whose_doorbell_was_not_seen_says_so() {
+    let mut records = Sample::use_after_free();
+    records.retain(|record| !matches!(record.event, Event::Notify { .. }));
+    let text = words(&plain(&report(&records)));
+
+    let told = "used: the command was submitted here (no doorbell was seen for it)";
+    assert!(text.contains(told), "{text}");
+}
+
+/// A vertical blank, or an order.
+#[test]
+fn work_by_no_queue_has_no_doorbell() {
+    let context = ContextId(9);
+    let sample = Sample::new()
+        .then(Event::Context {
+            context,
+            device: DEVICE,
+            queue: NO_QUEUE,
+            position: 0,
+            head: 0,
+        })
+        .then(Event::Name {
+            id: NameId(9),
+            text: ORDERED.into(),
+        })
+        .then(Event::Command {
+            context,
+            name: NameId(9),
+            detail: "read 2 bytes".into(),
+            resource: None,
+        });
+    let text = words(&plain(&report(&access(sample, 9, ADDRESS, false))));
+
+    assert!(text.contains("ORDERED read 2 bytes"), "{text}");
+    for part in ["doorbell was", "submitted here"] {
+        assert!(!text.contains(part), "{part}: {text}");
+    }
 }
