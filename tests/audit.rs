@@ -5,9 +5,7 @@
 mod support;
 
 use serde_json::Value;
-use std::process::Command;
-use std::time::Duration;
-use support::guest::{Guest, SOON, config, program};
+use support::guest::{Guest, OUR_VIRTIO_IOMMU, VTD};
 use support::{dmasan, json, told};
 
 /// Audit a guest; exit code, what is said, and the same as data.
@@ -27,13 +25,6 @@ fn audit(guest: &Guest, arguments: &[&str]) -> (Option<i32>, String, Value) {
     (code, said, serde_json::from_str(&text).unwrap())
 }
 
-/// The first mapping with these rights.
-fn mapping(guest: &Guest, rights: &str) -> Option<String> {
-    let (_, mappings) = guest.ctl(&["mappings"]);
-    let line = mappings.lines().find(|line| line.ends_with(rights))?;
-    Some(line.split(' ').next()?.to_owned())
-}
-
 fn sum(pieces: &Value) -> u64 {
     let pieces = pieces.as_array().unwrap();
     pieces.iter().map(|p| p["length"].as_u64().unwrap()).sum()
@@ -42,7 +33,7 @@ fn sum(pieces: &Value) -> u64 {
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn an_audit_says_what_is_reached_and_everything_else_is_refused() {
-    let guest = Guest::ready("linux-intel-iommu");
+    let guest = Guest::ready(VTD);
     let picture = guest.out.path().join("reach.png");
     let (code, said, audit) = audit(&guest, &["--png", &picture.to_string_lossy()]);
     assert_eq!(code, Some(0), "{said}");
@@ -84,151 +75,6 @@ fn an_audit_says_what_is_reached_and_everything_else_is_refused() {
 
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn what_a_rogue_device_does_is_found_and_blamed_on_the_order() {
-    let mut guest = Guest::ready("linux-intel-iommu");
-    // Outside, which the guest's own IOMMU hears of too.
-    let (code, said) = guest.ctl(&["read", "0x20000000", "4"]);
-    assert_eq!(code, Some(1), "{said}");
-    guest.said(
-        "[DMA Read NO_PASID] Request device [00:01.0] fault addr 0x20000000",
-        SOON,
-    );
-    // A command that waits keeps its request mapped, to be read only.
-    guest.ctl(&["stall"]);
-    guest.shell("echo waits > /dev/tty0");
-    let tries = 0..50;
-    let request = tries.into_iter().find_map(|_| {
-        std::thread::sleep(Duration::from_millis(100));
-        mapping(&guest, " r-")
-    });
-    let request = request.expect("a mapping that may only be read");
-    let (code, said) = guest.ctl(&["write", &request, "00"]);
-    assert_eq!(code, Some(1), "{said}");
-    guest.ctl(&["resume"]);
-    // What the driver takes back.
-    let (_, resources) = guest.ctl(&["resources"]);
-    let shown = resources
-        .lines()
-        .find(|line| line.contains("on scanout 0"))
-        .unwrap();
-    let resource = shown.split(' ').next().unwrap().to_owned();
-    let (_, held) = guest.ctl(&["domains"]);
-    assert!(held.contains("bus master on"), "{held}");
-    // Commands come and go, and their mappings with them.
-    let kept = (0..50).find_map(|_| {
-        let at = mapping(&guest, " rw")?;
-        let (_, said) = guest.ctl(&["hold", &at, "4096"]);
-        (said == "1 pages\n").then_some(at)
-    });
-    let kept = kept.expect("a mapping that can be kept");
-    guest.unbind();
-    let (_, said) = guest.ctl(&["replay", &resource]);
-    assert!(said.starts_with("0 pages reached, 256 refused"), "{said}");
-    let (_, said) = guest.ctl(&["former-rings", "0"]);
-    assert_eq!(said.matches("refused").count(), 3, "{said}");
-    let (code, said) = guest.ctl(&["late-read", &kept, "16"]);
-    assert_eq!((code, said.trim().len()), (Some(0), 32), "{said}");
-    let (_, said) = guest.ctl(&["findings"]);
-    assert!(said.contains("stale-iotlb"), "{said}");
-    let (code, said, out) = guest.power_off();
-    assert_eq!(code, Some(1), "{said}");
-    let report = json(out.path());
-    let findings = report["findings"].as_array().unwrap();
-    // A picture on the screen may be read between unmap and reset, by no
-    // order: see tests/qemu.rs.
-    let ordered: Vec<(&str, String)> = findings
-        .iter()
-        .filter(|finding| !finding.to_string().contains("SCANOUT (vsync)"))
-        .map(|finding| {
-            assert_eq!(finding["blame"][0]["party"], "injected", "{finding}");
-            let why = finding["blame"][0]["reason"].as_str().unwrap();
-            (finding["id"].as_str().unwrap(), why.to_owned())
-        })
-        .collect();
-    let expected = [
-        ("dma-unmapped", "read 4 bytes at 0x20000000"),
-        ("dma-permission", "write 1 bytes at"),
-        ("dma-unmapped", "read the former backing"),
-        ("dma-unmapped", "use the rings that queue 0 had"),
-        ("stale-iotlb", "by a translation that was kept"),
-    ];
-    assert_eq!(ordered.len(), expected.len(), "{ordered:?}");
-    for (id, words) in expected {
-        let found = ordered
-            .iter()
-            .any(|(of, why)| *of == id && why.contains(words));
-        assert!(found, "{id} {words}: {ordered:?}");
-    }
-}
-
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn a_second_qemu_and_a_second_dmasan_are_turned_away_and_the_first_goes_on() {
-    let mut guest = Guest::ready("linux-intel-iommu");
-    let socket = guest.out.path().join("gpu.sock");
-    let device = serde_json::json!({
-        "driver": "vfio-user-pci",
-        "socket": { "type": "unix", "path": socket },
-    });
-    let second = Command::new(program())
-        .args([
-            "-machine",
-            "q35,memory-backend=ram",
-            "-accel",
-            "tcg",
-            "-m",
-            "64M",
-        ])
-        .args(["-object", "memory-backend-memfd,id=ram,size=64M,share=on"])
-        .args(["-display", "none", "-vga", "none", "-nodefaults", "-device"])
-        .arg(device.to_string())
-        .output()
-        .unwrap();
-    let (code, _, stderr) = told(&second);
-    assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("onnect"), "{stderr}");
-    let second = dmasan()
-        .args(["qemu", "--out"])
-        .arg(guest.out.path())
-        .arg(config("linux-intel-iommu"))
-        .output()
-        .unwrap();
-    let (code, _, stderr) = told(&second);
-    assert_eq!(code, Some(3), "{stderr}");
-    assert!(stderr.contains("in use by another dmasan"), "{stderr}");
-    guest.shell("echo goes on");
-    assert!(mapping(&guest, "").is_some());
-    let (_, said, out) = guest.interrupt();
-    // Whole, from its first record on.
-    let journal = out.path().join("journal");
-    let (code, stdout, stderr) = told(&dmasan().arg("report").arg(journal).output().unwrap());
-    assert_eq!(code, Some(0), "{said}{stdout}{stderr}");
-}
-
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn a_guest_that_leaves_its_iommu_off_works_and_is_said_not_to_be_isolated() {
-    let off = [("intel_iommu=on iommu.strict=1", "intel_iommu=off")];
-    let guest = Guest::changed("linux-intel-iommu", &off);
-    assert!(
-        guest.log().contains("guest: driver virtio-pci"),
-        "{}",
-        guest.log()
-    );
-    let (code, said, audit) = audit(&guest, &[]);
-    assert_eq!(code, Some(0), "{said}");
-    assert_eq!(audit["reached_pages"], audit["guest_pages"], "{said}");
-    assert!(said.contains("is not isolated"), "{said}");
-    assert_eq!(audit["probe"]["tried"], 0, "{said}");
-    let (_, said, out) = guest.interrupt();
-    assert!(
-        json(out.path())["findings"].as_array().unwrap().is_empty(),
-        "{said}"
-    );
-}
-
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn lazy_invalidation_leaves_pages_in_reach_for_a_while() {
     is_lazy(Guest::ready("linux-virtio-iommu-lazy"));
 }
@@ -237,14 +83,26 @@ fn lazy_invalidation_leaves_pages_in_reach_for_a_while() {
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn lazy_invalidation_shows_behind_our_virtio_iommu_too() {
     let lazy = [("iommu.strict=1\"", "iommu.strict=0\"")];
-    is_lazy(Guest::changed("linux-our-virtio-iommu", &lazy));
+    is_lazy(Guest::changed(OUR_VIRTIO_IOMMU, &lazy));
 }
 
 fn is_lazy(mut guest: Guest) {
-    let socket = guest.out.path().join("control.sock");
+    // On a busy host both may miss each other: then once more.
+    let watched = (0..5).map(|_| watched(&mut guest)).find(|watched| {
+        watched["unmapped"].as_u64().unwrap() > 0 && watched["seen"].as_u64().unwrap() > 0
+    });
+    let watched = watched.expect("pages that were seen in reach after they were given up");
+    let (_, said, out) = guest.interrupt();
+    let seen = format!("{} of them were seen given up", watched["seen"]);
+    let notes = json(out.path())["notes"].to_string();
+    assert!(notes.contains(&seen), "{said}");
+}
+
+/// What a watch saw while the guest drew.
+fn watched(guest: &mut Guest) -> Value {
     let watch = dmasan()
         .arg("audit")
-        .arg(socket)
+        .arg(guest.out.path().join("control.sock"))
         .args(["--watch", "8", "--json", "-"])
         .stdout(std::process::Stdio::piped())
         .spawn()
@@ -254,12 +112,7 @@ fn is_lazy(mut guest: Guest) {
     assert_eq!(code, Some(0), "{stderr}");
     let watched: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(watched["why_not"], Value::Null, "{stdout}");
-    assert!(watched["unmapped"].as_u64().unwrap() > 0, "{stdout}");
-    assert!(watched["seen"].as_u64().unwrap() > 0, "{stdout}");
-    let (_, said, out) = guest.interrupt();
-    let seen = format!("{} of them were seen given up", watched["seen"]);
-    let notes = json(out.path())["notes"].to_string();
-    assert!(notes.contains(&seen), "{said}");
+    watched
 }
 
 #[test]

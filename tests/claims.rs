@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::Value;
 use std::path::Path;
-use support::guest::Guest;
+use support::guest::{Guest, OUR_VIRTIO_IOMMU, VIRTIO_IOMMU, VTD};
 use support::{dmasan, json, told};
 
 /// The longest stretch of the device's addresses that is mapped, which is the
@@ -76,19 +76,19 @@ fn healthy(name: &str) {
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn claims_of_a_healthy_order_are_silent_behind_vtd() {
-    healthy("linux-intel-iommu");
+    healthy(VTD);
 }
 
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn claims_of_a_healthy_order_are_silent_behind_our_virtio_iommu() {
-    healthy("linux-our-virtio-iommu");
+    healthy(OUR_VIRTIO_IOMMU);
 }
 
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn memory_told_to_be_freed_while_it_is_mapped_and_used_is_found() {
-    let mut guest = Guest::without_blobs("linux-virtio-iommu");
+    let mut guest = Guest::without_blobs(VIRTIO_IOMMU);
     let picture = picture(&guest);
     tell(&mut guest, &format!("tag 0x53 device 7 {picture} free 7"));
     guest.shell("echo drawn > /dev/tty0; sleep 1");
@@ -121,7 +121,7 @@ fn memory_told_to_be_freed_while_it_is_mapped_and_used_is_found() {
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn garbage_and_floods_are_borne_and_hide_nothing() {
-    let mut guest = Guest::without_blobs("linux-intel-iommu");
+    let mut guest = Guest::without_blobs(VTD);
     let said = guest.shell("claim garbage 4000 counts");
     assert!(said.contains("claim: taken "), "{said}");
     // Everything is the guest's, it says, and it freed all of it.

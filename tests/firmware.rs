@@ -49,7 +49,7 @@ fn draws(name: &str, text: &str) -> impl Fn(u32) -> usize {
     let guest = Guest::until(&small(name, folder.path()), text);
     let (code, mapped) = guest.ctl(&["mappings"]);
     assert_eq!(code, Some(0), "{mapped}");
-    let (width, pixels) = guest.screen();
+    let (width, pixels) = guest.screen().unwrap();
     assert_eq!((width, pixels.len()), (1280, 1280 * 800));
     assert!(guest.out.path().join("swtpm.log").exists(), "a TPM");
     let (code, said, out) = guest.interrupt();

@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs;
-use support::guest::{Guest, SOON, config};
+use support::guest::{Guest, OUR_VIRTIO_IOMMU, VTD, config};
 use support::{dmasan, finding_ids, json, told};
 
 /// What a machine does under a scenario.
@@ -24,7 +24,7 @@ fn under(machine: &str, scenario: &str, text: &str) -> Seen {
     fs::write(&file, scenario).unwrap();
     let arguments = ["--scenario", file.to_str().unwrap()];
     let mut guest = Guest::with(&config(machine), &arguments, "guest: ready");
-    guest.said(text, SOON);
+    guest.said(text);
     let log = guest.log();
     // No power-off: with that Linux turns VT-d off under a device that still
     // shows a picture.
@@ -47,11 +47,14 @@ fn an_entry_that_our_virtio_iommu_does_not_see_is_found_and_the_guest_hears_of_i
                     name = \"an entry is gone\"\nat = \"entry\"\ndo = \"not-present\"\ncommand = \"*\"\nnth = 5\n\
                     [verify]\nfindings = [\"dma-unmapped\"]\n";
     let heard = "page fault from EP 8";
-    let seen = under("linux-our-virtio-iommu", scenario, heard);
+    let seen = under(OUR_VIRTIO_IOMMU, scenario, heard);
     assert_eq!(seen.found, ["dma-unmapped"], "{}", seen.said);
     assert!(seen.failed.is_empty(), "{:?}", seen.failed);
     let blamed = seen.said.contains("an entry is gone") || seen.said.contains("injected");
     assert!(blamed, "the injection, not the driver: {}", seen.said);
+    // The guest's code is not seen, its doorbell is.
+    let rung = seen.said.contains("the doorbell of the command was rung");
+    assert!(rung, "{}", seen.said);
 }
 
 #[test]
@@ -61,7 +64,7 @@ fn late_and_needless_interrupts_do_not_trouble_a_guest_behind_vtd() {
                     [[fault]]\nat = \"interrupt\"\ndo = \"spurious\"\nevery = 4\n\
                     [[fault]]\nat = \"access\"\ndo = \"delay\"\nns = 1_000_000\nevery = 50\n\
                     [verify]\nfindings = []\n";
-    let seen = under("linux-intel-iommu", scenario, "guest: ready");
+    let seen = under(VTD, scenario, "guest: ready");
     assert!(seen.found.is_empty(), "{}", seen.said);
     assert!(seen.failed.is_empty(), "{:?}", seen.failed);
 }
@@ -70,7 +73,7 @@ fn late_and_needless_interrupts_do_not_trouble_a_guest_behind_vtd() {
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn a_fault_that_never_fires_fails_a_guests_run() {
     let scenario = "[[fault]]\nat = \"map\"\ndo = \"fail\"\nnth = 100_000_000\n";
-    let seen = under("linux-our-virtio-iommu", scenario, "guest: ready");
+    let seen = under(OUR_VIRTIO_IOMMU, scenario, "guest: ready");
     assert!(seen.found.is_empty(), "{}", seen.said);
     assert_eq!(seen.failed.len(), 1);
     assert!(seen.failed[0].contains("never fired"), "{:?}", seen.failed);
@@ -94,7 +97,7 @@ fn a_fault_that_a_guest_cannot_have_is_refused() {
         let output = dmasan()
             .args(["qemu", "--dry-run", "--scenario"])
             .arg(&file)
-            .arg(config("linux-intel-iommu"))
+            .arg(config(VTD))
             .output()
             .unwrap();
         let (code, _, said) = told(&output);

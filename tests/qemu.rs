@@ -7,9 +7,7 @@ mod support;
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-use support::guest::{Guest, SOON, config, program};
+use support::guest::{Guest, OUR_VIRTIO_IOMMU, VIRTIO_IOMMU, VTD, config};
 use support::{dmasan, finding_ids, json, told};
 
 /// Boot and draw; nothing is found.
@@ -17,7 +15,7 @@ fn draws(name: &str) {
     draws_nothing_else(Guest::ready(name));
 }
 
-fn draws_nothing_else(guest: Guest) {
+fn draws_nothing_else(mut guest: Guest) {
     let log = guest.log();
     assert!(log.contains("guest: driver virtio-pci"), "{log}");
     assert!(log.contains("in iommu group"), "{log}");
@@ -33,13 +31,13 @@ fn draws_nothing_else(guest: Guest) {
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn a_guest_behind_vtd_draws_and_nothing_is_found() {
-    draws("linux-intel-iommu");
+    draws(VTD);
 }
 
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn a_guest_behind_virtio_iommu_draws_and_nothing_is_found() {
-    draws("linux-virtio-iommu");
+    draws(VIRTIO_IOMMU);
 }
 
 /// How many pages the guest's driver has had our IOMMU map so far.
@@ -55,7 +53,7 @@ fn maps(guest: &Guest) -> usize {
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn a_guest_behind_our_virtio_iommu_draws_and_nothing_is_found() {
-    let guest = Guest::ready("linux-our-virtio-iommu");
+    let guest = Guest::ready(OUR_VIRTIO_IOMMU);
     assert!(maps(&guest) > 100, "{} mappings", maps(&guest));
     let (code, mapped) = guest.ctl(&["mappings"]);
     assert_eq!(code, Some(0), "{mapped}");
@@ -67,47 +65,11 @@ fn a_guest_behind_our_virtio_iommu_draws_and_nothing_is_found() {
     draws_nothing_else(guest);
 }
 
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn an_access_outside_is_refused_by_our_virtio_iommu_and_the_guest_hears_of_it() {
-    let mut guest = Guest::without_blobs("linux-our-virtio-iommu");
-    for (order, data, said) in [
-        ("read", "4", "page fault from EP 8 at 0x20000000 [R]"),
-        ("write", "aabb", "page fault from EP 8 at 0x20000000 [W]"),
-    ] {
-        let (code, told) = guest.ctl(&[order, "0x20000000", data]);
-        assert_eq!(code, Some(1), "{told}");
-        guest.said(said, SOON);
-    }
-    let (_, mappings) = guest.ctl(&["mappings"]);
-    let first = mappings.split_whitespace().next().unwrap().to_owned();
-    assert_eq!(guest.ctl(&["read", &first, "16"]).0, Some(0));
-    let (code, said, out) = guest.power_off();
-    assert_eq!(code, Some(1), "{said}");
-    let found = finding_ids(&json(out.path()));
-    assert_eq!(found, ["dma-unmapped", "dma-unmapped"], "{said}");
-}
-
-/// As [`a_driver_is_unbound_and_bound_again_and_the_guest_reboots`].
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn behind_our_virtio_iommu_a_driver_is_unbound_and_the_guest_reboots() {
-    let mut guest = Guest::without_blobs("linux-our-virtio-iommu");
-    guest.unbind();
-    let (code, said) = guest.ctl(&["read", "0x20000000", "4"]);
-    assert_eq!(code, Some(1), "{said}");
-    guest.shell("echo 0000:00:01.0 > /sys/bus/pci/drivers/virtio-pci/bind");
-    guest.reboot();
-    guest.assert_drawn();
-    let (_, said, out) = guest.power_off();
-    assert_eq!(finding_ids(&json(out.path())), ["dma-unmapped"], "{said}");
-}
-
 /// Found, sooner or later: see below.
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn a_picture_that_is_unmapped_on_the_screen_is_found() {
-    let mut guest = Guest::ready("linux-intel-iommu");
+    let mut guest = Guest::ready(VTD);
     let found = (0..40).any(|_| {
         guest.unbind();
         guest.bind();
@@ -130,7 +92,7 @@ fn a_picture_that_is_unmapped_on_the_screen_is_found() {
 #[test]
 #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
 fn a_driver_is_unbound_and_bound_again_and_the_guest_reboots() {
-    let mut guest = Guest::ready("linux-intel-iommu");
+    let mut guest = Guest::ready(VTD);
     guest.unbind();
     guest.bind();
     guest.assert_drawn();
@@ -143,112 +105,6 @@ fn a_driver_is_unbound_and_bound_again_and_the_guest_reboots() {
         assert_eq!(finding["id"], "dma-unmapped", "{said}");
         assert!(finding.to_string().contains("SCANOUT (vsync)"), "{finding}");
     }
-}
-
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn a_killed_dmasan_leaves_no_qemu_and_a_journal_that_can_be_read() {
-    let mut guest = Guest::ready("linux-intel-iommu");
-    let id = std::fs::read_to_string(guest.out.path().join("qemu.pid")).unwrap();
-    guest.kill();
-    let process = PathBuf::from(format!("/proc/{}", id.trim()));
-    let until = Instant::now() + SOON;
-    while process.exists() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert!(!process.exists(), "QEMU {id} goes on");
-    let journal = guest.out.path().join("journal");
-    let (code, stdout, stderr) = told(&dmasan().arg("report").arg(journal).output().unwrap());
-    assert_eq!(code, Some(0), "{stdout}{stderr}");
-}
-
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn an_access_outside_is_found_and_raises_the_guests_own_fault() {
-    let mut guest = Guest::without_blobs("linux-intel-iommu");
-    let (code, said) = guest.ctl(&["read", "0x20000000", "4"]);
-    assert_eq!(code, Some(1), "{said}");
-    guest.said(
-        "[DMA Read NO_PASID] Request device [00:01.0] fault addr 0x20000000",
-        SOON,
-    );
-    // VT-d keeps one record a device at a time: after the guest has read it.
-    std::thread::sleep(Duration::from_secs(1));
-    let (code, said) = guest.ctl(&["write", "0x21000000", "aabb"]);
-    assert_eq!(code, Some(1), "{said}");
-    guest.said(
-        "[DMA Write NO_PASID] Request device [00:01.0] fault addr 0x21000000",
-        SOON,
-    );
-    // What is mapped is reached by both ways alike.
-    let (_, mappings) = guest.ctl(&["mappings"]);
-    let first = mappings.split_whitespace().next().unwrap().to_owned();
-    let direct = guest.ctl(&["read", &first, "16"]);
-    assert_eq!(direct, guest.ctl(&["peer-read", &first, "16"]));
-    let (code, said, out) = guest.power_off();
-    assert_eq!(code, Some(1), "{said}");
-    let found = finding_ids(&json(out.path()));
-    assert_eq!(found, ["dma-unmapped", "dma-unmapped"], "{said}");
-}
-
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn a_qemu_that_is_killed_is_a_clear_end() {
-    let guest = Guest::ready("linux-intel-iommu");
-    let id = std::fs::read_to_string(guest.out.path().join("qemu.pid")).unwrap();
-    let killed = std::process::Command::new("kill")
-        .args(["-9", id.trim()])
-        .status();
-    assert!(killed.unwrap().success());
-    let (code, said, out) = guest.finish();
-    assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("QEMU ended (signal: 9"), "{said}");
-    assert!(json(out.path())["findings"].as_array().unwrap().is_empty());
-}
-
-/// Run a machine by a QEMU whose arguments are changed: `from` becomes `to`.
-fn run_changed(from: &str, to: &str) -> (Option<i32>, String) {
-    use std::os::unix::fs::PermissionsExt;
-    let out = tempfile::tempdir().unwrap();
-    let wrapper = out.path().join("changed-qemu");
-    let program = program();
-    let script = format!("#!/bin/bash\nexec {program} \"${{@//{from}/{to}}}\"\n");
-    std::fs::write(&wrapper, script).unwrap();
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&wrapper, mode).unwrap();
-    let output = dmasan()
-        .args(["qemu", "--seconds", "60", "--out"])
-        .arg(out.path())
-        .arg("--qemu")
-        .arg(&wrapper)
-        .arg(config("linux-intel-iommu"))
-        .output();
-    let (code, stdout, stderr) = told(&output.unwrap());
-    (code, stdout + &stderr)
-}
-
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn guest_memory_that_is_private_is_refused() {
-    let (code, said) = run_changed("share=on", "share=off");
-    assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("share=on"), "{said}");
-}
-
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn guest_memory_that_can_be_cut_short_is_refused() {
-    let (code, said) = run_changed("seal=on", "seal=off");
-    assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("seal=on"), "{said}");
-}
-
-#[test]
-#[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
-fn a_qemu_that_does_not_start_says_why() {
-    let (code, said) = run_changed("intel-iommu", "no-such-iommu");
-    assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("no-such-iommu"), "{said}");
 }
 
 #[test]

@@ -8,9 +8,62 @@ use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A guest under TCG on a busy machine.
-const BOOT: Duration = Duration::from_secs(180);
-pub const SOON: Duration = Duration::from_secs(60);
+/// How long a guest may say nothing while something is waited for. A busy host
+/// is slow, and how slow nobody knows: only a guest that stands still fails.
+const SILENCE: Duration = Duration::from_secs(180);
+/// After this an order is given again that the guest was to hear of.
+const AGAIN: Duration = Duration::from_secs(6);
+/// Lines of the console that are shown of a guest that stands still.
+const LINES: usize = 60;
+
+/// The test guest behind QEMU's VT-d, QEMU's virtio-iommu and ours.
+pub const VTD: &str = "linux-intel-iommu";
+pub const VIRTIO_IOMMU: &str = "linux-virtio-iommu";
+pub const OUR_VIRTIO_IOMMU: &str = "linux-our-virtio-iommu";
+
+/// Tests of a function that takes a machine: one for each remapping unit.
+#[allow(unused_macros)]
+macro_rules! behind_each {
+    ($($test:ident)*) => {$(
+        mod $test {
+            #[test]
+            #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
+            fn behind_vtd() {
+                super::$test(crate::support::guest::VTD);
+            }
+
+            #[test]
+            #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
+            fn behind_virtio_iommu() {
+                super::$test(crate::support::guest::VIRTIO_IOMMU);
+            }
+
+            #[test]
+            #[ignore = "needs QEMU and the test guest: scripts/test-qemu"]
+            fn behind_our_virtio_iommu() {
+                super::$test(crate::support::guest::OUR_VIRTIO_IOMMU);
+            }
+        }
+    )*};
+}
+
+/// How the guest says on its console that an access of the GPU's was refused,
+/// up to the address.
+pub fn refusal(machine: &str, write: bool) -> (String, &'static str) {
+    match machine {
+        VTD => {
+            let kind = if write { "Write" } else { "Read" };
+            let said = format!("[DMA {kind} NO_PASID] Request device [00:01.0] fault addr 0x");
+            (said, " [fault reason")
+        }
+        // QEMU tells no direction.
+        VIRTIO_IOMMU => ("page fault from EP 8 at 0x".to_owned(), " ["),
+        _ => {
+            let kind = if write { " [W]" } else { " [R]" };
+            ("page fault from EP 8 at 0x".to_owned(), kind)
+        }
+    }
+}
 
 pub fn config(name: &str) -> PathBuf {
     top().join(format!("qemu-configs/{name}.toml"))
@@ -67,7 +120,7 @@ impl Guest {
     pub fn with(description: &Path, arguments: &[&str], text: &str) -> Self {
         let out = tempfile::tempdir().unwrap();
         let child = dmasan()
-            .args(["qemu", "--seconds", "600", "--out"])
+            .args(["qemu", "--seconds", "3600", "--out"])
             .arg(out.path())
             .args(arguments)
             .arg(description)
@@ -80,7 +133,7 @@ impl Guest {
             dmasan: Some(child),
             serial: None,
         };
-        guest.said(text, BOOT);
+        guest.said(text);
         let serial = UnixStream::connect(guest.out.path().join("serial.sock")).unwrap();
         // Whoever connects must read, or the guest's writes wait for it.
         let mut drain = serial.try_clone().unwrap();
@@ -94,21 +147,70 @@ impl Guest {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Wait until the guest has said something on its serial console.
-    pub fn said(&mut self, text: &str, limit: Duration) {
-        let until = Instant::now() + limit;
-        while !self.log().contains(text) {
-            let over = self.dmasan.as_mut().unwrap().try_wait().unwrap();
-            if over.is_some() || Instant::now() > until {
+    /// What the guest said after its first `begun` bytes.
+    pub fn log_from(&self, begun: usize) -> String {
+        self.log().get(begun..).unwrap_or_default().to_owned()
+    }
+
+    /// Wait until `look` sees something, for as long as the guest does
+    /// something.
+    pub fn wait<T>(&mut self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+        let (mut said, mut since) = (0, Instant::now());
+        loop {
+            let over = self.dmasan.as_mut().unwrap().try_wait().unwrap().is_some();
+            if let Some(seen) = look(self) {
+                return seen;
+            }
+            let now = self.log().len();
+            if now != said {
+                (said, since) = (now, Instant::now());
+            }
+            if over || since.elapsed() > SILENCE {
+                let why = if over {
+                    "dmasan ended".to_owned()
+                } else {
+                    format!("the guest said nothing for {} s", SILENCE.as_secs())
+                };
                 let log = self.log();
-                let output = self.kill();
-                panic!(
-                    "the guest did not say {text:?}:\n{log}\n{:?}",
-                    told(&output)
-                );
+                let lines: Vec<&str> = log.lines().collect();
+                let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
+                let output = told(&self.kill());
+                panic!("waiting for {what}: {why}. The end of its console:\n{last}\n{output:?}");
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Wait until the guest has said something on its serial console.
+    pub fn said(&mut self, text: &str) {
+        let what = format!("the guest to say {text:?}");
+        self.wait(&what, |guest| guest.log().contains(text).then_some(()));
+    }
+
+    /// Order the device to make an access until the guest says, in the words
+    /// of [`refusal`], that it was refused: what the order's answer was, and
+    /// at which address, says the guest. VT-d keeps one record of a device
+    /// until the guest has read it, and Linux prints ten faults in five
+    /// seconds, so an order may go unheard.
+    pub fn refused(&mut self, order: &[&str], (before, after): (&str, &str)) -> (String, u64) {
+        let begun = self.log().len();
+        let answered = self.ctl(order).1;
+        let mut last = Instant::now();
+        let what = format!("the guest to hear of {order:?} ({answered:?}), as {before:?}");
+        let address = self.wait(&what, |guest| {
+            let log = guest.log_from(begun);
+            let said = log.lines().find_map(|line| {
+                let (_, rest) = line.split_once(before)?;
+                let (address, _) = rest.split_once(after)?;
+                u64::from_str_radix(address, 16).ok()
+            });
+            if said.is_none() && last.elapsed() > AGAIN {
+                guest.ctl(order);
+                last = Instant::now();
+            }
+            said
+        });
+        (answered, address)
     }
 
     /// Let the guest's shell do something, and wait until it has. What the
@@ -124,8 +226,8 @@ impl Guest {
             .unwrap()
             .write_all(line.as_bytes())
             .unwrap();
-        self.said(&done, SOON);
-        self.log().get(begun..).unwrap_or_default().to_owned()
+        self.said(&done);
+        self.log_from(begun)
     }
 
     /// Take the driver off the device: nothing stays mapped.
@@ -134,6 +236,17 @@ impl Guest {
         self.shell("echo 0000:00:01.0 > /sys/bus/pci/drivers/virtio-pci/unbind");
         let (code, mapped) = self.ctl(&["mappings"]);
         assert_eq!((code, mapped.trim()), (Some(0), ""));
+    }
+
+    /// Let a device without a driver master the bus (command register, bits 1
+    /// and 2), which Linux took from it with the driver.
+    pub fn master_the_bus(&mut self) {
+        let config = "/sys/bus/pci/devices/0000:00:01.0/config";
+        self.shell(&format!(
+            "printf '\\006' | dd of={config} bs=1 seek=4 conv=notrunc"
+        ));
+        let (_, said) = self.ctl(&["domains"]);
+        assert!(said.contains("bus master on"), "{said}");
     }
 
     /// Give the device its driver again, which draws.
@@ -152,11 +265,9 @@ impl Guest {
             .unwrap()
             .write_all(b"reboot -f\n")
             .unwrap();
-        let until = Instant::now() + BOOT;
-        while !self.log().get(begun..).unwrap().contains("guest: ready") {
-            assert!(Instant::now() < until, "{}", self.log());
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        self.wait("the guest to be ready again", |guest| {
+            guest.log_from(begun).contains("guest: ready").then_some(())
+        });
     }
 
     pub fn ctl(&self, words: &[&str]) -> (Option<i32>, String) {
@@ -170,11 +281,13 @@ impl Guest {
         (code, stdout + &stderr)
     }
 
-    /// Pixels of the screen as 0x00RRGGBB.
-    pub fn screen(&self) -> (usize, Vec<u32>) {
+    /// Pixels of the screen as 0x00RRGGBB, or why there are none.
+    pub fn screen(&self) -> Result<(usize, Vec<u32>), String> {
         let file = self.out.path().join("now.png");
         let (code, said) = self.ctl(&["frame", "0", &file.to_string_lossy()]);
-        assert_eq!(code, Some(0), "{said}");
+        if code != Some(0) {
+            return Err(said);
+        }
         let file = std::fs::File::open(file).unwrap();
         let mut reader = png::Decoder::new(BufReader::new(file)).read_info().unwrap();
         let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
@@ -183,24 +296,65 @@ impl Guest {
             .chunks_exact(3)
             .map(|p| u32::from(p[0]) << 16 | u32::from(p[1]) << 8 | u32::from(p[2]))
             .collect();
-        (info.width as usize, pixels)
+        Ok((info.width as usize, pixels))
+    }
+
+    /// Wait until the screen shows what `check` takes it for.
+    pub fn shows(&mut self, check: impl Fn(usize, &[u32]) -> Result<(), String>) {
+        let mut why = String::new();
+        for _ in 0..100 {
+            match self
+                .screen()
+                .and_then(|(width, pixels)| check(width, &pixels))
+            {
+                Ok(()) => return,
+                Err(not) => why = not,
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        panic!("the screen shows something else: {why}\n{}", self.log());
     }
 
     /// The line that the guest draws: 18 characters of 8 x 16 pixels, grey on
-    /// blue, in the upper left corner.
-    pub fn assert_drawn(&self) {
-        let (width, pixels) = self.screen();
-        assert_eq!((width, pixels.len()), (1024, 1024 * 768));
-        let line: Vec<u32> = (0..16)
-            .flat_map(|y| (0..144).map(move |x| (x, y)))
-            .map(|(x, y)| pixels[y * width + x])
-            .collect();
-        let count = |colour| line.iter().filter(|&&p| p == colour).count();
-        let (blue, grey) = (count(0x0000aa), count(0xaaaaaa));
-        assert_eq!(blue + grey, line.len(), "only the two colours of the line");
-        assert!(grey > 200, "{grey} pixels of letters");
-        let right: Vec<u32> = (0..16).map(|y| pixels[y * width + 160]).collect();
-        assert_eq!(right, [0; 16], "black behind the line");
+    /// blue, in the upper left corner; black behind it.
+    pub fn assert_drawn(&mut self) {
+        self.shows(|width, pixels| {
+            if (width, pixels.len()) != (1024, 1024 * 768) {
+                return Err(format!("{} pixels, {width} a line", pixels.len()));
+            }
+            let line = (0..16).flat_map(|y| (0..144).map(move |x| pixels[y * width + x]));
+            let count = |colour| line.clone().filter(|&p| p == colour).count();
+            let (blue, grey) = (count(0x0000aa), count(0xaaaaaa));
+            let black = (0..16).all(|y| pixels[y * width + 160] == 0);
+            if blue + grey == 16 * 144 && grey > 200 && black {
+                return Ok(());
+            }
+            Err(format!(
+                "{blue} blue and {grey} grey pixels, black behind: {black}"
+            ))
+        });
+    }
+
+    /// The first mapping with these rights.
+    pub fn mapping(&self, rights: &str) -> Option<String> {
+        let (_, mappings) = self.ctl(&["mappings"]);
+        let line = mappings.lines().find(|line| line.ends_with(rights))?;
+        Some(line.split(' ').next()?.to_owned())
+    }
+
+    /// The resource on the screen.
+    pub fn shown(&self) -> Option<String> {
+        let (_, resources) = self.ctl(&["resources"]);
+        let shown = resources
+            .lines()
+            .find(|line| line.contains("on scanout 0"))?;
+        Some(shown.split(' ').next()?.to_owned())
+    }
+
+    /// Process id of the machine's QEMU.
+    pub fn qemu(&self) -> String {
+        let id = std::fs::read_to_string(self.out.path().join("qemu.pid")).unwrap();
+        id.trim().to_owned()
     }
 
     pub fn kill(&mut self) -> Output {

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its part
 
 pub mod assembler;
+#[macro_use]
 pub mod guest;
 pub mod image;
 pub mod table;

@@ -6,6 +6,7 @@
 //! programs, while the client tells us where guest memory lies and no more.
 
 mod claims;
+mod course;
 mod injected;
 mod look;
 mod port;
@@ -25,6 +26,7 @@ use crate::message::{Errno, Request};
 use crate::server::ServeConfig;
 use crate::spec::{guest, uapi};
 use claims::Claims;
+use course::Course;
 use gpu::{Frame, GpuConfig, Stepped, VirtioGpu};
 use injected::Delayed;
 pub use injected::check_plan;
@@ -104,6 +106,7 @@ pub(crate) struct Board {
     rogue: Rogue,
     /// What the guest tells of its memory.
     claims: Claims,
+    course: Course,
     /// What the scenario has put off.
     delayed: Delayed,
     /// Who is told of each DMA_UNMAP.
@@ -164,6 +167,7 @@ impl Board {
             interrupts: Interrupts::new(0),
             rogue: Rogue::default(),
             claims: Claims::default(),
+            course: Course::default(),
             delayed: Delayed::default(),
             watcher: None,
             started: Instant::now(),
@@ -378,6 +382,7 @@ impl Board {
 
     pub fn end(&self, end: End) -> Result<(), ServeError> {
         self.tick();
+        self.tell_course();
         self.scenario.journal().emit(Event::End(end));
         self.flush()
     }
@@ -438,9 +443,10 @@ impl Board {
                     // that of the machine does not.
                     ours.unit.set_bypass(self.env(), false);
                 }
-                // Whoever rang the doorbell of the remapping unit waits for it.
-                if slot == Slot::Iommu {
-                    self.remap();
+                match slot {
+                    Slot::Gpu => self.follow(),
+                    // Whoever rang its doorbell waits for it.
+                    Slot::Iommu => self.remap(),
                 }
                 result
             }

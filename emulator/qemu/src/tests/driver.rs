@@ -154,3 +154,40 @@ fn injections(peer: Peer) -> usize {
     let injected = |event: &&Event| matches!(event, Event::Injected { .. });
     peer.events().iter().filter(injected).count()
 }
+
+/// The notes at the end of a client's time.
+fn notes(peer: Peer) -> Vec<String> {
+    let note = |event| match event {
+        Event::Note { text } => Some(text),
+        _ => None,
+    };
+    peer.events().into_iter().filter_map(note).collect()
+}
+
+#[test]
+fn a_device_that_nobody_started_is_told() {
+    let (peer, _memory) = Peer::with_memory(4);
+    let notes = notes(peer);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("never started the GPU"), "{notes:?}");
+}
+
+#[test]
+fn a_device_that_is_isolated_says_nothing_of_it() {
+    let (mut peer, _memory) = Peer::with_memory(4);
+    start(&mut peer, 0x10000);
+    assert_eq!(notes(peer), [""; 0]);
+}
+
+#[test]
+fn a_device_that_reaches_all_of_memory_where_it_is_is_told() {
+    let mut peer = Peer::agreed();
+    let memory = memory(4);
+    let all = map(RW, 0, 0, 4 * PAGE);
+    peer.call_with(spec::DMA_MAP, &all, &[memory.as_fd()])
+        .unwrap();
+    start(&mut peer, 0);
+    let notes = notes(peer);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("is not isolated"), "{notes:?}");
+}
