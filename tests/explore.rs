@@ -34,8 +34,13 @@ fn healthy(out: &Path, more: &[&str]) -> Explored {
 }
 
 fn merge(folders: &[PathBuf]) -> Explored {
+    merge_with(&[], folders)
+}
+
+fn merge_with(more: &[&str], folders: &[PathBuf]) -> Explored {
     let mut command = dmasan();
-    command.args(["merge", "--json", "-"]).args(folders);
+    command.args(["merge", "--json", "-"]);
+    command.args(more).args(folders);
     Explored::of(&command.output().unwrap())
 }
 
@@ -74,6 +79,14 @@ fn results_do_not_depend_on_workers_shards_or_interruptions() {
     assert_eq!(found(&merged.results), found(&one.results));
     let turned = merge(&["shard-1", "shard-0"].map(at));
     assert_eq!(turned.results, merged.results);
+    let joined = at("joined");
+    let lost = ["shard-0", "shard-1", "nowhere"].map(at);
+    let partly = merge_with(&["--out", joined.to_str().unwrap()], &lost);
+    assert_eq!(partly.code, Some(1), "{}", partly.text);
+    assert_eq!(partly.results["defects"], merged.results["defects"]);
+    assert_eq!(partly.results["whole"], false);
+    let scenario = |out: &str| fs::read(at(out).join("1-cpu-use-after-free/scenario.toml"));
+    assert_eq!(scenario("joined").unwrap(), scenario("one").unwrap());
 
     let cut = short(&at("cut"), &["--budget", "1", "--jobs", "1"]);
     if cut.results["whole"] == true {
@@ -82,8 +95,12 @@ fn results_do_not_depend_on_workers_shards_or_interruptions() {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, &text[..text.len() / 2]).unwrap();
     }
+    let old = at("cut").join("9-dma-unmapped");
+    fs::create_dir(&old).unwrap();
+    fs::write(old.join("scenario.toml"), "").unwrap();
     let resumed = short(&at("cut"), &["--jobs", "1"]);
     assert_eq!(resumed.results, one.results);
+    assert!(!old.exists(), "it is of an earlier count");
 }
 
 #[test]
@@ -96,7 +113,7 @@ fn a_shard_that_is_not_whole_is_not_taken_for_one() {
 
     let missing = merge(&both[..1]);
     assert_eq!(missing.code, Some(2), "{}", missing.text);
-    assert_eq!(missing.results["gaps"]["missing"][0], 1);
+    assert_eq!(missing.results["gaps"]["missing"][0]["start"], 1);
 
     let smaller = healthy(&other, &["--bound", "0", "--shard", "1/2"]);
     assert_eq!(smaller.code, Some(0), "{}", smaller.text);

@@ -240,6 +240,10 @@ pub struct Merge {
     #[arg(value_name = "DIR", required = true)]
     pub folders: Vec<PathBuf>,
 
+    /// Where each defect's scenario goes
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
     /// Write the results as JSON there too (- for standard output)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -1,10 +1,10 @@
 //! `dmasan explore` and `dmasan merge`.
 
-use crate::args::{Explore, Merge, Subject};
+use crate::args::{Explore, Merge};
 use crate::error::CliError;
-use crate::files;
 use crate::run::{self, Input};
 use crate::search::{self, Coverage};
+use crate::{files, reproduce};
 use explore::{Bounds, Defect, Explored, Extent, Header, Progress, Results};
 use scenario::Plan;
 use std::fmt::Write as _;
@@ -26,7 +26,7 @@ pub fn explore(arguments: &Explore) -> Result<u8, CliError> {
         shard: arguments.shard.unwrap_or((0, 1)),
     };
     files::folder(&arguments.out)?;
-    let header = header(&input, &arguments.subject, bounds);
+    let header = header(&input, bounds);
     let mut results = Results::open(&arguments.out.join(RESULTS), header)?;
     let stop = run::on_interrupt();
     let started = Instant::now();
@@ -53,15 +53,16 @@ pub fn explore(arguments: &Explore) -> Result<u8, CliError> {
     let coverage = Coverage::of(&progress.functions, &total.places);
     let extent = if whole { Extent::Whole } else { Extent::Cut };
     let mut text = told(total, bounds, &coverage, extent);
-    let mut shortest: Vec<(&String, &Defect)> = total.defects.iter().collect();
-    shortest.sort_by_key(|(key, defect)| (defect.order(), *key));
-    for (number, (_, defect)) in shortest.iter().enumerate() {
-        let folder = arguments
-            .out
-            .join(format!("{}-{}", number + 1, defect.finding));
-        let plan = plan(&input, defect);
+    let driver = arguments.subject.driver.to_string_lossy();
+    let options = &results.header().arguments;
+    clear(&arguments.out)?;
+    for (number, defect) in shortest(total) {
+        let folder = arguments.out.join(folder(number, defect));
+        let plan = plan(&input.options.plan, defect);
         let scenario = search::reproduce(&input, &arguments.subject, plan, &folder)?;
-        let _ = write!(text, "{}", defect_told(number + 1, defect, Some(&scenario)));
+        text += &defect_told(number, defect);
+        let again = reproduce::run(&driver, options, Some(&scenario));
+        let _ = writeln!(text, "   {again}");
     }
     files::write(&arguments.out.join("explored.txt"), text.as_bytes())?;
     tell(
@@ -93,10 +94,28 @@ pub fn merge(arguments: &Merge) -> Result<u8, CliError> {
         false => Extent::Lacking(&merged.gaps),
     };
     let mut text = told(&merged.total, merged.header.bounds, &coverage, extent);
-    let mut shortest: Vec<&Defect> = merged.total.defects.values().collect();
-    shortest.sort_by_key(|defect| defect.order());
-    for (number, defect) in shortest.iter().enumerate() {
-        let _ = write!(text, "{}", defect_told(number + 1, defect, None));
+    let Header {
+        driver,
+        arguments: options,
+        scenario: origin,
+        ..
+    } = &merged.header;
+    let origin = Plan::parse(origin).map_err(|error| CliError::Scenario {
+        path: paths.first().cloned().unwrap_or_default(),
+        error,
+    })?;
+    if let Some(out) = &arguments.out {
+        clear(out)?;
+    }
+    for (number, defect) in shortest(&merged.total) {
+        text += &defect_told(number, defect);
+        let Some(out) = &arguments.out else { continue };
+        let folder = out.join(folder(number, defect));
+        files::folder(&folder)?;
+        let scenario = folder.join(files::SCENARIO);
+        files::write(&scenario, plan(&origin, defect).to_toml().as_bytes())?;
+        let again = reproduce::run(driver, options, Some(&scenario));
+        let _ = writeln!(text, "   {}", report::clean(&again));
     }
     tell(
         &text,
@@ -120,28 +139,13 @@ fn check_outputs(json: Option<&Path>, junit: Option<&Path>) -> Result<(), CliErr
 }
 
 /// What is searched: everything that the runs depend on.
-fn header(input: &Input, subject: &Subject, bounds: Bounds) -> Header {
-    let options = &input.options;
-    let mut arguments: Vec<String> = subject
-        .settings
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    arguments.push(format!(
-        "{:?} {:?} pin {} keep going {} quarantine {} memory {}",
-        options.domain,
-        options.iommu_flags,
-        options.framebuffer_pin,
-        options.keep_going,
-        options.quarantine,
-        options.memory
-    ));
+fn header(input: &Input, bounds: Bounds) -> Header {
     Header {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         driver: input.name.clone(),
         digest: explore::digest(&input.driver),
-        arguments,
-        scenario: options.plan.to_toml(),
+        arguments: reproduce::options(&input.options.begin(&input.name)),
+        scenario: input.options.plan.to_toml(),
         bounds,
     }
 }
@@ -215,9 +219,43 @@ fn told(total: &Explored, bounds: Bounds, coverage: &Coverage, extent: Extent<'_
     text
 }
 
-/// The plan of the run that shows a defect.
-fn plan(input: &Input, defect: &Defect) -> Plan {
-    let mut plan = input.options.plan.clone();
+/// The defects from 1 on, those with the shortest schedules first.
+fn shortest(total: &Explored) -> impl Iterator<Item = (usize, &Defect)> {
+    let mut shortest: Vec<(&String, &Defect)> = total.defects.iter().collect();
+    shortest.sort_by_key(|(key, defect)| (defect.order(), *key));
+    (1..).zip(shortest.into_iter().map(|(_, defect)| defect))
+}
+
+/// Where what shows a defect goes.
+fn folder(number: usize, defect: &Defect) -> String {
+    format!("{number}-{}", defect.finding)
+}
+
+/// Remove the folders of an earlier call: it may have counted the defects
+/// otherwise. Nobody else's have such a name and a scenario in them.
+fn clear(out: &Path) -> Result<(), CliError> {
+    let failed = |error| CliError::Write {
+        path: out.to_owned(),
+        error,
+    };
+    let Ok(entries) = std::fs::read_dir(out) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let name = files::name(&path);
+        let number = name.split_once('-').map_or("", |(number, _)| number);
+        let counted = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        if counted && path.join(files::SCENARIO).is_file() {
+            std::fs::remove_dir_all(&path).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// The plan of the run that shows a defect, which deviates from `origin`.
+fn plan(origin: &Plan, defect: &Defect) -> Plan {
+    let mut plan = origin.clone();
     plan.name = format!("explored: {}", defect.finding);
     for deviation in &defect.schedule {
         plan = plan.with_choice(deviation.number, deviation.take);
@@ -225,8 +263,10 @@ fn plan(input: &Input, defect: &Defect) -> Plan {
     plan
 }
 
-fn defect_told(number: usize, defect: &Defect, scenario: Option<&Path>) -> String {
-    let mut text = format!("\n{number}. {}: {}\n", defect.finding, defect.summary);
+fn defect_told(number: usize, defect: &Defect) -> String {
+    // It may come from a file.
+    let summary = report::clean(&defect.summary);
+    let mut text = format!("\n{number}. {}: {summary}\n", defect.finding);
     match defect.schedule.as_slice() {
         [] => text.push_str("   in the default order\n"),
         schedule => {
@@ -242,9 +282,6 @@ fn defect_told(number: usize, defect: &Defect, scenario: Option<&Path>) -> Strin
                 );
             }
         }
-    }
-    if let Some(scenario) = scenario {
-        let _ = writeln!(text, "   dmasan run ... --scenario {}", scenario.display());
     }
     text
 }

@@ -2,9 +2,9 @@
 
 use crate::args::Subject;
 use crate::error::CliError;
-use crate::files;
 use crate::run::{self, Input};
 use crate::search::{self, Coverage};
+use crate::{files, reproduce};
 use ::explore::ExploreError;
 use ::explore::fuzz::{Effort, Found, FuzzProgress, Fuzzed, Kept};
 use clap::Args;
@@ -127,7 +127,10 @@ pub fn fuzz(arguments: &Fuzz) -> Result<u8, CliError> {
             );
         }
         let _ = writeln!(text, "   {}", parts(&found.plan));
-        let _ = writeln!(text, "   dmasan run ... --scenario {}", scenario.display());
+        let driver = arguments.subject.driver.to_string_lossy();
+        let options = reproduce::options(&input.options.begin(&input.name));
+        let again = reproduce::run(&driver, &options, Some(&scenario));
+        let _ = writeln!(text, "   {again}");
     }
     files::write(&arguments.out.join("fuzzed.txt"), text.as_bytes())?;
     files::write(Path::new("-"), text.as_bytes())?;

@@ -15,9 +15,25 @@ pub fn line(begin: &Begin, driver: &Path, scenario: Option<&Path>) -> String {
         }
         return line;
     }
+    run(&driver.to_string_lossy(), &options(begin), scenario)
+}
+
+/// `dmasan run ...` with these words in it.
+pub fn run(driver: &str, options: &[String], scenario: Option<&Path>) -> String {
+    let mut line = format!("dmasan run {}", quoted(driver));
+    for word in options {
+        line += &format!(" {word}");
+    }
+    if let Some(path) = scenario {
+        line += &format!(" --scenario {}", quoted(&path.to_string_lossy()));
+    }
+    line
+}
+
+/// The options that a run began with, but for its scenario, as a shell reads
+/// them.
+pub fn options(begin: &Begin) -> Vec<String> {
     let mut words = vec![
-        "dmasan run".to_owned(),
-        quoted(&driver.to_string_lossy()),
         format!("--domain {}", quoted(&begin.domain)),
         format!("--seed {}", begin.seed),
     ];
@@ -30,9 +46,6 @@ pub fn line(begin: &Begin, driver: &Path, scenario: Option<&Path>) -> String {
     for (name, value) in &begin.settings {
         words.push(format!("--set {}", quoted(&format!("{name}={value}"))));
     }
-    if let Some(path) = scenario {
-        words.push(format!("--scenario {}", quoted(&path.to_string_lossy())));
-    }
     if begin.keep_going {
         words.push("--keep-going".to_owned());
     }
@@ -42,7 +55,7 @@ pub fn line(begin: &Begin, driver: &Path, scenario: Option<&Path>) -> String {
     if begin.memory != machine::DEFAULT_MEMORY {
         words.push(format!("--memory {}", begin.memory >> 20));
     }
-    words.join(" ")
+    words
 }
 
 /// A word as a shell reads it back.
@@ -90,7 +103,7 @@ mod tests {
         assert_eq!(
             line,
             "dmasan run a/b.sys --domain isolation --seed 9 --set 'Name=two words' \
-             --scenario 'it'\\''s.toml' --quarantine 0"
+             --quarantine 0 --scenario 'it'\\''s.toml'"
         );
     }
 }

@@ -49,6 +49,15 @@ pub enum ExploreError {
         /// Why not.
         error: std::io::Error,
     },
+    /// Two explorations would write to one file.
+    #[error(
+        "another dmasan explore writes to {}; wait for its end, or give another --out",
+        path.display()
+    )]
+    InUse {
+        /// Where.
+        path: PathBuf,
+    },
     /// The results of an earlier exploration cannot be read.
     #[error("cannot read {}: {why}", path.display())]
     Read {

@@ -25,6 +25,7 @@
 mod defect;
 mod error;
 pub mod fuzz;
+mod merge;
 mod pool;
 mod results;
 #[cfg(test)]
@@ -34,8 +35,9 @@ mod walk;
 
 pub use defect::{Defect, Deviation, What};
 pub use error::ExploreError;
+pub use merge::{Gap, Gaps, Merged, merge};
 pub use pool::{Progress, explore};
-pub use results::{Gap, Gaps, Header, Line, Merged, Results, Whole, merge};
+pub use results::{Header, Line, Results, Whole};
 pub use told::{Extent, json, junit};
 
 use serde::{Deserialize, Serialize};

@@ -5,13 +5,17 @@
 
 use crate::{Bounds, ExploreError, Explored, Unit};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Most shards of one exploration.
 const MAX_SHARDS: u32 = 1 << 20;
+/// Longest line of a file. A unit has its defects and places of code in it.
+const MAX_LINE: u64 = 64 << 20;
+/// How a file begins.
+const BEGINNING: &[u8] = b"{\"header\":";
 
 /// What was searched: two files with unequal headers cannot be joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +26,7 @@ pub struct Header {
     pub driver: String,
     /// Its XXH3-128, as hexadecimal digits.
     pub digest: String,
-    /// What the run was made of: the reproducing arguments.
+    /// What the run was made of: arguments of `dmasan run`.
     pub arguments: Vec<String>,
     /// Text of the scenario that was deviated from.
     pub scenario: String,
@@ -57,10 +61,19 @@ pub struct Whole {
 #[derive(Debug)]
 pub struct Results {
     header: Header,
-    units: BTreeMap<Unit, Explored>,
+    units: BTreeSet<Unit>,
     whole: BTreeSet<Whole>,
     total: Explored,
-    file: Option<(PathBuf, File)>,
+    file: Option<Lines>,
+}
+
+/// The file: nobody else writes to it while it is open.
+#[derive(Debug)]
+struct Lines {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole lines.
+    length: u64,
 }
 
 impl Results {
@@ -69,7 +82,7 @@ impl Results {
     pub fn in_memory(header: Header) -> Self {
         Self {
             header,
-            units: BTreeMap::new(),
+            units: BTreeSet::new(),
             whole: BTreeSet::new(),
             total: Explored::default(),
             file: None,
@@ -80,43 +93,41 @@ impl Results {
     /// exploration goes on where it was left.
     ///
     /// # Errors
-    /// [`ExploreError`]: it is of another exploration, or the disk fails.
+    /// [`ExploreError`]: it is of another exploration, somebody else writes
+    /// to it, or the disk fails.
     pub fn open(path: &Path, header: Header) -> Result<Self, ExploreError> {
         let mut results = Self::in_memory(header);
-        let write = |error| ExploreError::Write {
-            path: path.to_owned(),
-            error,
-        };
-        match std::fs::read(path) {
-            Ok(bytes) => {
-                let Parsed {
-                    header,
-                    units,
-                    whole,
-                    good,
-                } = parse(path, &bytes)?;
-                same(path, &header, &results.header, true)?;
-                for (unit, explored) in units {
-                    results.take_in(unit, explored);
+        let mut lines = Lines::open(path)?;
+        let mut found: Option<Header> = None;
+        let end = read(path, &lines.file, |line| {
+            match line {
+                Line::Header(header) => {
+                    same(path, &header, &results.header, true)?;
+                    found = Some(header);
                 }
-                results.whole = whole;
-                // A torn last line is cut off, so that the next begins anew.
-                let file = OpenOptions::new().write(true).open(path).map_err(write)?;
-                file.set_len(good as u64).map_err(write)?;
-                let mut file = file;
-                io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(write)?;
-                results.file = Some((path.to_owned(), file));
-                let bound = results.header.bounds.deviations;
-                if header.bounds.deviations != bound {
-                    results.write(&Line::Bound(bound))?;
+                Line::Bound(bound) => {
+                    if let Some(header) = &mut found {
+                        let deepest = &mut header.bounds.deviations;
+                        *deepest = bound.max(*deepest);
+                    }
+                }
+                Line::Unit(unit, explored) => results.take_in(unit, explored),
+                Line::Whole(whole) => {
+                    results.whole.insert(whole);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = File::create(path).map_err(write)?;
-                results.file = Some((path.to_owned(), file));
-                results.write(&Line::Header(results.header.clone()))?;
+            Ok(())
+        })?;
+        // A torn last line is cut off, so that the next begins anew.
+        lines.cut(end)?;
+        results.file = Some(lines);
+        let bound = results.header.bounds.deviations;
+        match found {
+            None => results.write(&Line::Header(results.header.clone()))?,
+            Some(header) if header.bounds.deviations < bound => {
+                results.write(&Line::Bound(bound))?;
             }
-            Err(error) => return Err(write(error)),
+            Some(_) => {}
         }
         Ok(results)
     }
@@ -124,10 +135,10 @@ impl Results {
     /// Was this unit walked?
     #[must_use]
     pub fn has(&self, unit: Unit) -> bool {
-        self.units.contains_key(&unit)
+        self.units.contains(&unit)
     }
 
-    /// Everything together.
+    /// Everything together, up to the bound of the header.
     #[must_use]
     pub fn total(&self) -> &Explored {
         &self.total
@@ -143,10 +154,13 @@ impl Results {
     ///
     /// # Errors
     /// [`ExploreError::Write`].
-    pub fn keep(&mut self, unit: Unit, explored: Explored) -> Result<(), ExploreError> {
+    pub fn keep(&mut self, unit: Unit, mut explored: Explored) -> Result<(), ExploreError> {
         if self.has(unit) {
             return Ok(());
         }
+        // Most units come by the same places as those before.
+        let known = &self.total.places;
+        explored.places.retain(|place| !known.contains(place));
         self.write(&Line::Unit(unit, explored.clone()))?;
         self.take_in(unit, explored);
         Ok(())
@@ -164,224 +178,151 @@ impl Results {
         Ok(())
     }
 
-    fn take_in(&mut self, unit: Unit, explored: Explored) {
-        self.total.add(explored.clone());
-        self.units.insert(unit, explored);
+    fn take_in(&mut self, unit: Unit, mut explored: Explored) {
+        if unit.bound > self.header.bounds.deviations {
+            // Of a deeper search of before; but what this one's units say of
+            // places may count on it.
+            explored = Explored {
+                places: explored.places,
+                ..Explored::default()
+            };
+        }
+        self.total.add(explored);
+        self.units.insert(unit);
     }
 
     fn write(&mut self, line: &Line) -> Result<(), ExploreError> {
-        let Some((path, file)) = &mut self.file else {
-            return Ok(());
+        match &mut self.file {
+            Some(lines) => lines.write(line),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Lines {
+    fn open(path: &Path) -> Result<Self, ExploreError> {
+        let failed = |error| ExploreError::Write {
+            path: path.to_owned(),
+            error,
         };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(ExploreError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            // Some file systems have no locks.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            length: 0,
+        })
+    }
+
+    /// Cut off what is beyond `length`.
+    fn cut(&mut self, length: u64) -> Result<(), ExploreError> {
+        let cut = self.file.set_len(length);
+        let cut = cut.and_then(|()| self.file.seek(SeekFrom::Start(length)));
+        cut.map_err(|error| self.failed(error))?;
+        self.length = length;
+        Ok(())
+    }
+
+    fn write(&mut self, line: &Line) -> Result<(), ExploreError> {
         let mut text = serde_json::to_string(line).unwrap_or_default();
         text.push('\n');
-        file.write_all(text.as_bytes())
-            .map_err(|error| ExploreError::Write {
-                path: path.clone(),
-                error,
-            })
-    }
-}
-
-/// Results of several shards, joined.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Merged {
-    /// What was searched, up to the largest bound that any file says.
-    pub header: Header,
-    /// What all found.
-    pub total: Explored,
-    /// What is not there.
-    pub gaps: Gaps,
-}
-
-/// What results of shards lack to be those of the whole exploration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Gaps {
-    /// Shards of which no file was given.
-    pub missing: Vec<u32>,
-    /// Shards that were cut by a budget, interrupted, or explored to a
-    /// smaller bound.
-    pub unfinished: Vec<Gap>,
-}
-
-/// A shard that is not whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Gap {
-    /// Which, from 0.
-    pub shard: u32,
-    /// The first bound that it did not finish.
-    pub bound: u32,
-    /// Up to which it was asked to go.
-    pub asked: u32,
-}
-
-impl Gaps {
-    /// What is lacking, a sentence each.
-    #[must_use]
-    pub fn words(&self) -> Vec<String> {
-        let missing = self.missing.iter();
-        let missing = missing.map(|shard| format!("shard {shard} was not given"));
-        let unfinished = self.unfinished.iter().map(|gap| {
-            let Gap {
-                shard,
-                bound,
-                asked,
-            } = gap;
-            match asked < bound {
-                true => format!("shard {shard} was explored with --bound {asked} only"),
-                false => format!(
-                    "shard {shard} did not finish bound {bound}: its command goes on from there"
-                ),
-            }
-        });
-        missing.chain(unfinished).collect()
-    }
-
-    /// Is all there?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.unfinished.is_empty()
-    }
-}
-
-/// A shard's file, or several of one.
-#[derive(Debug, Default)]
-struct Shard {
-    asked: u32,
-    units: BTreeSet<Unit>,
-    whole: BTreeSet<Whole>,
-}
-
-impl Shard {
-    /// The first bound up to `last` that is not whole. A line that says so
-    /// goes for nothing if the units are not there.
-    fn gap(&self, last: u32) -> Option<u32> {
-        (0..=last).find(|bound| {
-            let there = self.units.iter().filter(|unit| unit.bound == *bound);
-            let there = there.count() as u64;
-            let says = |whole: &&Whole| whole.bound == *bound && whole.units == there;
-            !self.whole.iter().any(|whole| says(&whole))
-        })
-    }
-}
-
-/// Join the results of shards. The order of the files does not matter.
-///
-/// # Errors
-/// [`ExploreError`]: no results, or of different explorations.
-pub fn merge(paths: &[PathBuf]) -> Result<Merged, ExploreError> {
-    let mut header: Option<Header> = None;
-    let mut units = BTreeMap::new();
-    let mut shards: BTreeMap<u32, Shard> = BTreeMap::new();
-    for path in paths {
-        let bytes = std::fs::read(path).map_err(|error| ExploreError::Read {
-            path: path.clone(),
-            why: error.to_string(),
-        })?;
-        let found = parse(path, &bytes)?;
-        let shard = shards.entry(found.header.bounds.shard.0).or_default();
-        shard.asked = shard.asked.max(found.header.bounds.deviations);
-        shard.units.extend(found.units.keys());
-        shard.whole.extend(found.whole);
-        match &mut header {
-            Some(header) => {
-                same(path, &found.header, header, false)?;
-                let bounds = &mut header.bounds;
-                bounds.deviations = bounds.deviations.max(found.header.bounds.deviations);
-            }
-            None => header = Some(found.header),
+        if let Err(error) = self.file.write_all(text.as_bytes()) {
+            // What another worker still writes begins a line of its own.
+            let _ = self.cut(self.length);
+            return Err(self.failed(error));
         }
-        units.extend(found.units);
+        self.length += text.len() as u64;
+        Ok(())
     }
-    let Some(mut header) = header else {
-        return Err(ExploreError::Read {
-            path: PathBuf::new(),
-            why: "no results were given".to_owned(),
-        });
-    };
-    let of = header.bounds.shard.1;
-    header.bounds.shard.0 = 0;
-    let mut total = Explored::default();
-    // Which file a unit came from does not show: they are joined in order.
-    for explored in units.into_values() {
-        total.add(explored);
+
+    fn failed(&self, error: io::Error) -> ExploreError {
+        ExploreError::Write {
+            path: self.path.clone(),
+            error,
+        }
     }
-    let last = header.bounds.deviations;
-    let unfinished = shards.iter().filter_map(|(&index, shard)| {
-        let bound = shard.gap(last)?;
-        Some(Gap {
-            shard: index,
-            bound,
-            asked: shard.asked,
-        })
-    });
-    Ok(Merged {
-        header,
-        total,
-        gaps: Gaps {
-            unfinished: unfinished.collect(),
-            missing: (0..of)
-                .filter(|shard| !shards.contains_key(shard))
-                .collect(),
-        },
-    })
 }
 
-/// A file of results.
-struct Parsed {
-    /// Its header; the bound is the last that it was explored to.
-    header: Header,
-    units: BTreeMap<Unit, Explored>,
-    whole: BTreeSet<Whole>,
-    /// Bytes of its whole lines.
-    good: usize,
-}
-
-fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, ExploreError> {
+/// The whole lines of a file, from where it stands, each given to `take`;
+/// how many bytes they are. A torn header is no line either: the file then
+/// says nothing yet.
+pub(crate) fn read(
+    path: &Path,
+    file: &File,
+    mut take: impl FnMut(Line) -> Result<(), ExploreError>,
+) -> Result<u64, ExploreError> {
     let bad = |why: String| ExploreError::Read {
         path: path.to_owned(),
         why,
     };
-    let mut header: Option<Header> = None;
-    let mut units = BTreeMap::new();
-    let mut whole = BTreeSet::new();
+    let mut reader = BufReader::new(file);
     let mut good = 0;
-    // A torn line may end within a character: it is cut off as bytes.
-    for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+        read.map_err(|error| bad(error.to_string()))?;
+        // A torn line may end within a character: it is cut off as bytes.
         if !line.ends_with(b"\n") {
+            if line.len() as u64 == MAX_LINE {
+                return Err(bad(format!("line {number} is too long")));
+            }
+            let torn = line.len().min(BEGINNING.len());
+            if number == 1 && line.get(..torn) != BEGINNING.get(..torn) {
+                return Err(bad("it is no result of dmasan explore".to_owned()));
+            }
             break;
         }
-        match (serde_json::from_slice(line), &mut header) {
-            (Ok(Line::Header(found)), None) => {
-                let (shard, of) = found.bounds.shard;
-                if shard >= of || of > MAX_SHARDS {
-                    return Err(bad(format!("line 1: there is no shard {shard} of {of}")));
-                }
-                header = Some(found);
-            }
-            (Ok(Line::Unit(unit, explored)), Some(_)) => {
-                units.insert(unit, explored);
-            }
-            (Ok(Line::Bound(bound)), Some(header)) => header.bounds.deviations = bound,
-            (Ok(Line::Whole(found)), Some(_)) => {
-                whole.insert(found);
-            }
-            (Ok(_), _) => return Err(bad(format!("line {} is out of place", index + 1))),
-            (Err(error), _) => return Err(bad(format!("line {}: {error}", index + 1))),
+        let found: Line =
+            serde_json::from_slice(&line).map_err(|e| bad(format!("line {number}: {e}")))?;
+        if matches!(found, Line::Header(_)) != (number == 1) {
+            return Err(bad(format!("line {number} is out of place")));
         }
-        good += line.len();
+        check(&found).map_err(|why| bad(format!("line {number}: {why}")))?;
+        take(found)?;
+        good += line.len() as u64;
     }
-    let header = header.ok_or_else(|| bad("it is no result of dmasan explore".to_owned()))?;
-    Ok(Parsed {
-        header,
-        units,
-        whole,
-        good,
-    })
+    Ok(good)
+}
+
+/// Does a line say what can be?
+fn check(line: &Line) -> Result<(), String> {
+    match line {
+        Line::Header(header) => {
+            let (shard, of) = header.bounds.shard;
+            if shard >= of || of > MAX_SHARDS {
+                return Err(format!("there is no shard {shard} of {of}"));
+            }
+        }
+        Line::Unit(_, explored) => {
+            // It names a folder.
+            let named = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+            for defect in explored.defects.values() {
+                let id = &defect.finding;
+                if id.is_empty() || id.len() > 64 || !id.bytes().all(named) {
+                    return Err(format!("there is no finding {id:?}"));
+                }
+            }
+        }
+        Line::Bound(_) | Line::Whole(_) => {}
+    }
+    Ok(())
 }
 
 /// Are both of one exploration?
-fn same(path: &Path, a: &Header, b: &Header, shard: bool) -> Result<(), ExploreError> {
+pub(crate) fn same(path: &Path, a: &Header, b: &Header, shard: bool) -> Result<(), ExploreError> {
     let what = if a.version != b.version {
         "the version of dmasan"
     } else if a.digest != b.digest {

@@ -127,7 +127,8 @@ fn bad_results_are_refused_with_their_line() {
         (format!("{}\n", line(1)), "line 1"),
         (format!("{}\nno JSON\n", line(0)), "line 2"),
         (format!("{}\n{}\n", line(0), line(0)), "line 2"),
-        (String::new(), "no result"),
+        ("torn".to_owned(), "no result"),
+        (text.replace("dma-use-after-free", "../x"), "line 2"),
     ] {
         std::fs::write(&path, bad).unwrap();
         let error = Results::open(&path, header()).unwrap_err();
@@ -168,6 +169,95 @@ fn shards_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_file_that_ends_within_its_header_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "r", header(), &[]);
+    let whole = std::fs::read(&path).unwrap();
+    for length in 0..whole.len() {
+        std::fs::write(&path, &whole[..length]).unwrap();
+
+        drop(Results::open(&path, header()).unwrap());
+
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+    }
+}
+
+#[test]
+fn a_file_that_another_writes_to_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r");
+    let first = Results::open(&path, header()).unwrap();
+
+    let refused = Results::open(&path, header()).unwrap_err();
+
+    assert!(matches!(refused, ExploreError::InUse { .. }), "{refused}");
+    drop(first);
+    Results::open(&path, header()).unwrap();
+}
+
+#[test]
+fn a_smaller_bound_tells_nothing_of_a_larger_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let units = [
+        (unit(1, 4), Explored::default()),
+        (unit(2, 4), found(vec![deviation(4, 1), deviation(5, 1)])),
+    ];
+    let path = write(folder.path(), "r", header(), &units);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut smaller = header();
+    smaller.bounds.deviations = 1;
+
+    let results = Results::open(&path, smaller).unwrap();
+
+    assert_eq!(results.total().runs, 0);
+    assert_eq!(results.total().defects.len(), 0);
+    drop(results);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn what_can_be_read_is_joined_and_the_rest_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut header = header();
+    header.bounds.shard = (1, 1 << 20);
+    let found = [(unit(1, 4), found(vec![deviation(4, 1)]))];
+    let path = write(folder.path(), "r", header, &found);
+    let (nothing, torn) = (folder.path().join("no"), folder.path().join("torn"));
+    std::fs::write(&torn, "{\"hea").unwrap();
+
+    let merged = merge(&[nothing.clone(), path, torn.clone()]).unwrap();
+
+    assert_eq!(merged.total.defects.len(), 1);
+    assert_eq!(merged.gaps.missing, [0..=0, 2..=(1 << 20) - 1]);
+    let unreadable: Vec<_> = merged.gaps.unreadable.iter().map(|u| &u.0).collect();
+    assert_eq!(unreadable, [&nothing, &torn]);
+    let refused = merge(&[nothing, torn]).unwrap_err();
+    assert!(refused.is_input(), "{refused}");
+}
+
+#[test]
+fn a_place_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = |place| {
+        let mut explored = found(vec![]);
+        explored.places.insert(place);
+        explored
+    };
+    let units = [(unit(1, 4), more(3)), (unit(1, 5), more(4))];
+    let path = write(folder.path(), "r", header(), &units);
+
+    let total = Results::open(&path, header()).unwrap().total().clone();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let last: Line = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+
+    assert_eq!(total.places, [1, 2, 3, 4].into());
+    let Line::Unit(_, last) = last else {
+        panic!("{last:?}");
+    };
+    assert_eq!(last.places, [4].into());
+}
+
+#[test]
 fn numbers_of_forged_results_add_up_to_no_more_than_there_are() {
     let folder = tempfile::tempdir().unwrap();
     let most = Explored {
@@ -204,7 +294,7 @@ fn shards_join_in_any_order_and_the_missing_are_named() {
     let other = merge(&[b, a]).unwrap();
 
     assert_eq!(one, other);
-    assert_eq!(one.gaps.missing, [1]);
+    assert_eq!(one.gaps.missing, [1..=1]);
     assert_eq!(one.total.runs, 6);
     let defect = &one.total.defects["kind stack"];
     assert_eq!(defect.schedule, [deviation(5, 1)], "the shorter is kept");
@@ -279,8 +369,8 @@ fn a_larger_bound_later_is_the_one_that_counts() {
 #[test]
 fn what_shards_lack_is_no_success() {
     let gaps = Gaps {
-        missing: vec![3],
-        unfinished: vec![],
+        missing: vec![3..=3],
+        ..Gaps::default()
     };
     let total = Explored::default();
 
@@ -290,7 +380,7 @@ fn what_shards_lack_is_no_success() {
     let cut = junit(&header(), &total, Extent::Cut);
 
     assert_eq!(value["whole"], false);
-    assert_eq!(value["gaps"]["missing"][0], 3);
+    assert_eq!(value["gaps"]["missing"][0]["start"], 3);
     assert!(lacking.contains("errors=\"1\""), "{lacking}");
     assert!(lacking.contains("shard 3 was not given"), "{lacking}");
     assert!(cut.contains("<skipped"), "{cut}");
@@ -305,6 +395,7 @@ fn json_and_junit_tell_each_defect() {
     assert_eq!(value["defects"][0]["schedule"][0]["take"], 2);
     let junit = junit(&header(), &total, Extent::Whole);
     assert!(junit.contains("failures=\"1\""), "{junit}");
+    assert!(junit.contains("name=\"dma-use-after-free "), "{junit}");
     assert!(junit.contains("choice 5: the device waits until the driver does"));
 }
 

@@ -76,7 +76,7 @@ impl Machine {
         let image = Image::parse(driver)?;
         let memory = Arc::new(GuestMemory::new(options.memory)?);
         let scenario = Scenario::new(options.plan.clone(), journal);
-        scenario.journal().emit(Event::Begin(begin(name, options)));
+        scenario.journal().emit(Event::Begin(options.begin(name)));
 
         let image_frames = image.size() / PAGE_SIZE;
         let first_boot = FIRST_FRAME + TABLE_FRAMES;
@@ -356,21 +356,4 @@ fn free_runs(memory: &GuestMemory, first: u64) -> Vec<PageRun> {
             })
         })
         .collect()
-}
-
-fn begin(name: &str, options: &Options) -> event::Begin {
-    event::Begin {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        driver: name.to_owned(),
-        domain: options.domain.name().to_owned(),
-        iommu_flags: options.iommu_flags.0,
-        framebuffer_pin_fails: !options.framebuffer_pin,
-        seed: options.plan.seed,
-        scenario: options.plan.name.clone(),
-        quarantine: options.quarantine,
-        keep_going: options.keep_going,
-        settings: options.settings.clone(),
-        memory: options.memory,
-        device: DEVICE,
-    }
 }

@@ -1,5 +1,6 @@
 //! What a run is made of.
 
+use journal::event;
 use memory::RequesterId;
 use scenario::Plan;
 use windows::dxgk::{DomainMode, IommuFlags};
@@ -47,6 +48,27 @@ impl Default for Options {
             quarantine: DEFAULT_QUARANTINE,
             memory: DEFAULT_MEMORY,
             displays: vec![(1024, 768)],
+        }
+    }
+}
+
+impl Options {
+    /// What a journal says at its beginning, of a driver of this name.
+    #[must_use]
+    pub fn begin(&self, name: &str) -> event::Begin {
+        event::Begin {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            driver: name.to_owned(),
+            domain: self.domain.name().to_owned(),
+            iommu_flags: self.iommu_flags.0,
+            framebuffer_pin_fails: !self.framebuffer_pin,
+            seed: self.plan.seed,
+            scenario: self.plan.name.clone(),
+            quarantine: self.quarantine,
+            keep_going: self.keep_going,
+            settings: self.settings.clone(),
+            memory: self.memory,
+            device: DEVICE,
         }
     }
 }
