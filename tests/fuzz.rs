@@ -1,12 +1,37 @@
-//! `dmasan fuzz` finds a defect that only a malformed Escape shows, and the
-//! same driver without it is silent for as many runs.
+//! `dmasan fuzz` finds a defect that only a malformed Escape shows, and one
+//! that only a fault shows; the same driver without them is silent for as many
+//! runs.
 //!
 //! Needs KVM and `scripts/build-driver`.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
-use support::{driver, entries, fuzz, run, told};
+use scenario::{Plan, SiteKind};
+use support::{driver, entries, finding_ids, fuzz, fuzz_for, json, run, told};
+
+/// Runs that are enough for the defect that only a fault shows.
+const RUNS: u32 = 400;
+/// Where they begin: one life of a picture of four pages.
+const LIFE: &str = r#"workload = [
+  { do = "create", width = 64, height = 64 },
+  { do = "present" },
+  { do = "wait" },
+  { do = "free" },
+]
+"#;
+
+/// Fuzzes from there.
+fn fuzz_life(defect: &str, out: &std::path::Path) -> (Option<i32>, String) {
+    let scenario = out.join("life.toml");
+    std::fs::write(&scenario, LIFE).unwrap();
+    fuzz_for(
+        RUNS,
+        defect,
+        out,
+        &["--scenario", scenario.to_str().unwrap()],
+    )
+}
 
 #[test]
 fn an_escape_whose_size_is_not_looked_at_is_found_and_shown_again() {
@@ -42,6 +67,54 @@ fn the_driver_that_looks_at_the_size_is_silent() {
 
     assert_eq!(code, Some(0), "{text}");
     assert!(entries(&out.path().join("defects")).is_empty());
+}
+
+/// No order, no Escape, no answer and no allocation that fails makes a device
+/// silent: a fault of the device does.
+#[test]
+fn a_free_that_times_out_and_frees_twice_is_found_by_a_fault_and_shown_again() {
+    let out = tempfile::tempdir().unwrap();
+
+    let (code, text) = fuzz_life("timeout-double-free", out.path());
+
+    assert_eq!(code, Some(1), "{text}");
+    let defects = entries(&out.path().join("defects"));
+    assert_eq!(defects.len(), 1, "one mistake in one function: {text}");
+    assert!(text.contains("double-free"), "{text}");
+    let path = defects[0].join("scenario.toml");
+    let plan = Plan::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert!(
+        !plan.faults.is_empty() && plan.faults.iter().all(|of| of.at != SiteKind::Call),
+        "{plan:?}"
+    );
+    let shown = |name: &str, scenario: &std::path::Path| {
+        let folder = out.path().join(name);
+        let setting = ["--set", "Defect=timeout-double-free", "--scenario"];
+        let arguments = [&setting[..], &[scenario.to_str().unwrap()]].concat();
+        let (code, ..) = told(&run(&driver("defects"), &folder, &arguments));
+        (code, finding_ids(&json(&folder)), folder)
+    };
+    let (code, findings, again) = shown("again", &path);
+    assert_eq!((code, findings), (Some(1), vec!["double-free".to_owned()]));
+    assert_eq!(
+        std::fs::read(again.join("journal")).unwrap(),
+        std::fs::read(defects[0].join("journal")).unwrap()
+    );
+    let healthy = out.path().join("without-faults.toml");
+    std::fs::write(&healthy, plan.without_faults().to_toml()).unwrap();
+    let (_, findings, _) = shown("without", &healthy);
+    assert!(findings.is_empty(), "{findings:?}");
+}
+
+#[test]
+fn the_driver_that_keeps_what_the_device_does_not_let_go_of_is_silent() {
+    let out = tempfile::tempdir().unwrap();
+
+    let (code, text) = fuzz_life("timeout-double-free-fixed", out.path());
+
+    assert_eq!(code, Some(0), "{text}");
+    assert!(entries(&out.path().join("defects")).is_empty());
+    assert!(text.contains("follows from a fault"), "{text}");
 }
 
 /// What the device answers while the driver starts, and power states, are

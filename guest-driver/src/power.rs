@@ -17,7 +17,9 @@ use crate::memory::{Contiguous, Pages};
 use crate::mutations::undo;
 use crate::nt::{Result, log, whole_pages};
 use crate::resource::{self, Context, Kind, MAX_RESOURCES, Resource, Table};
-use crate::spec::nt::{PAGE_SIZE, STATUS_INVALID_PARAMETER};
+use crate::spec::nt::{
+    PAGE_SIZE, STATUS_INVALID_PARAMETER, STATUS_IO_DEVICE_ERROR, STATUS_IO_TIMEOUT,
+};
 
 /// Bytes of the save area: one frame of 1920 x 1080.
 pub const SAVE_BYTES: usize = 8 << 20;
@@ -115,6 +117,9 @@ pub fn forget(callbacks: &Callbacks, table: &mut Table) {
     for resource in &mut table.resources {
         resource.device.created = false;
         resource.device.attached = false;
+        if core::mem::take(&mut resource.pinned) {
+            let _ = callbacks.unpin_framebuffer();
+        }
         if let Some(buffer) = resource.attach_command.take() {
             let _ = undo!("forgotten-command-free", buffer.release(callbacks));
         }
@@ -155,7 +160,7 @@ pub fn restore(
 }
 
 /// The device reads the whole frame from the pinned save area, which is its
-/// backing for so long.
+/// backing for so long: where it does not let go of it, until the reset.
 #[inline(never)]
 fn restore_pinned(
     context: &Context<'_>,
@@ -166,22 +171,29 @@ fn restore_pinned(
 ) -> Result<()> {
     let pages = Pages::pinned(context.callbacks, whole_pages(saved.bytes))?;
     let id = resource.id;
-    let result = gpu::resource_attach_backing(
+    let attached = gpu::resource_attach_backing(
         context.queue,
         context.callbacks,
         id,
         &pages,
         &mut resource.attach_command,
-    )
-    .and_then(|()| {
+    );
+    let result = attached.and_then(|()| {
         let queued = resource::queue_frame(context, resource, index, fence);
         let shown = undo!("restore-saved-wait", context.queue.wait(index));
         let detached = undo!(
             "restore-detach",
             gpu::resource_detach_backing(context.queue, id)
         );
+        // An error is an answer too; without one it may have the pages yet.
+        resource.pinned = !matches!(detached, Ok(()) | Err(STATUS_IO_DEVICE_ERROR));
         queued.and(shown).and(detached)
     });
+    // The same of an attach that was not answered: they go after the reset.
+    resource.pinned |= attached == Err(STATUS_IO_TIMEOUT);
+    if resource.pinned {
+        return result;
+    }
     let unpinned = undo!("restore-unpin", context.callbacks.unpin_framebuffer());
     result.and(unpinned)
 }

@@ -51,17 +51,25 @@ pub fn run(driver: &Path, out: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Enough for the defect that only a malformed Escape shows, with this seed.
-const FUZZ: [&str; 6] = ["--seed", "1", "--jobs", "1", "--runs", "400"];
+/// Runs that are enough for the defect that only a malformed Escape shows, with
+/// this seed.
+const FUZZ_RUNS: u32 = 400;
+const FUZZ: [&str; 4] = ["--seed", "1", "--jobs", "1"];
 
 /// Fuzzes the defects build with `defect` chosen: exit code and output.
 pub fn fuzz(defect: &str, out: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    fuzz_for(FUZZ_RUNS, defect, out, arguments)
+}
+
+/// The same with so many runs.
+pub fn fuzz_for(runs: u32, defect: &str, out: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let setting = format!("Defect={defect}");
     let output = dmasan()
         .arg("fuzz")
         .arg(driver("defects"))
         .args(["--set", &setting])
         .args(FUZZ)
+        .args(["--runs", &runs.to_string()])
         .arg("--out")
         .arg(out)
         .args(arguments)

@@ -27,8 +27,9 @@ pub enum Command {
     /// Run a driver in every order of device against driver, up to a bound on
     /// deviations from the default, and give the shortest that shows a defect
     Explore(Explore),
-    /// Run a driver again and again, with what programs send it and what the
-    /// device answers mutated, and keep what shows a defect
+    /// Run a driver again and again, with what programs send it, what the
+    /// device answers and the faults of Windows, IOMMU and device mutated, and
+    /// keep what shows a defect
     Fuzz(crate::fuzz::Fuzz),
     /// Join the results of explorations that were shared among machines, and
     /// say which parts are missing or not whole

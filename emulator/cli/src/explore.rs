@@ -196,13 +196,10 @@ fn told(total: &Explored, bounds: Bounds, coverage: &Coverage, extent: Extent<'_
         "{} steps, {} choices; {coverage}",
         total.steps, total.choices,
     );
-    if total.timeouts > 0 {
-        let _ = writeln!(
-            text,
-            "{} runs took too long by the host's clock and say nothing",
-            total.timeouts
-        );
-    }
+    text.push_str(&search::runs(
+        total.timeouts,
+        "took too long by the host's clock and said nothing",
+    ));
     match extent {
         Extent::Whole => {}
         Extent::Cut => {

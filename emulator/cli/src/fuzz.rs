@@ -24,7 +24,8 @@ const SEED: u64 = 1;
 /// `dmasan fuzz`.
 #[derive(Debug, Args)]
 pub struct Fuzz {
-    /// What to run; its workload is where to begin, its seed the fuzzer's too.
+    /// What to run; its workload is where to begin, its faults are in every
+    /// run, its seed is the fuzzer's too.
     #[command(flatten)]
     pub subject: Subject,
 
@@ -150,6 +151,7 @@ fn parts(plan: &Plan) -> String {
         (plan.workload.iter().filter(off).count(), "times in D3"),
         (plan.answers.len(), "answers written over"),
         (plan.choices.len(), "choices"),
+        (plan.faults.len(), "faults"),
     ];
     let there = parts.iter().filter(|(count, _)| *count > 0);
     let words: Vec<String> = there.map(|(count, of)| format!("{count} {of}")).collect();
@@ -220,12 +222,16 @@ fn told(coverage: Coverage, fuzzed: &Fuzzed, started: Instant) -> String {
         "{} runs, {} inputs that met something new; {coverage}\n",
         fuzzed.runs, fuzzed.corpus,
     );
-    if fuzzed.given_up > 0 {
-        let _ = writeln!(
-            text,
-            "{} runs took too long and were given up",
-            fuzzed.given_up
-        );
+    text.push_str(&search::runs(
+        fuzzed.given_up,
+        "took too long and came to nothing",
+    ));
+    for (finding, count) in &fuzzed.injected {
+        let what = format!("showed {finding} that follows from a fault: no defect");
+        text.push_str(&search::runs(*count, &what));
+    }
+    for lost in &fuzzed.lost {
+        let _ = writeln!(text, "not seen again from the driver's load: {lost}");
     }
     log::info!(
         "{:.0} runs a second",

@@ -92,6 +92,15 @@ pub fn symbolizer(driver: &Path) -> Symbolizer {
     symbolizer
 }
 
+/// A line of what some runs came to; nothing of none.
+pub fn runs(count: u64, came_to: &str) -> String {
+    match count {
+        0 => String::new(),
+        1 => format!("1 run {came_to}\n"),
+        many => format!("{many} runs {came_to}\n"),
+    }
+}
+
 /// How many defects, as a line.
 pub fn count(defects: usize) -> String {
     match defects {

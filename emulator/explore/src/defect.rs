@@ -2,7 +2,7 @@
 
 use journal::Record;
 use journal::event::{End, Event, Point, StackId};
-use ledger::{Finding, Ledger, Place};
+use ledger::{Finding, Ledger, Party, Place};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -125,7 +125,16 @@ pub(crate) struct Group {
     pub summary: String,
     /// Where the function of the driver begins that it is in.
     pub function: Option<u64>,
+    /// The driver did it, by a call or an instruction: it is not about what
+    /// the device reaches.
+    pub own_act: bool,
+    /// The scenario is to blame, as the ledger says.
+    pub injected: bool,
 }
+
+/// Bug checks that are about a device's access, or about the IOMMU:
+/// DRIVER_VERIFIER_DMA_VIOLATION, HAL_IOMMU_INTERNAL_ERROR.
+const OF_THE_IOMMU: [u32; 2] = [0xE6, 0x1D9];
 
 /// The innermost function of the driver on a stack: where it begins.
 fn function_of(stack: &[u64], functions: &[Range<u64>]) -> Option<u64> {
@@ -227,6 +236,8 @@ impl Judge {
                 finding: finding.to_owned(),
                 summary: summary.to_owned(),
                 function,
+                own_act: true,
+                injected: false,
             }
         };
         let findings = self.ledger.findings().iter().map(|of| {
@@ -243,12 +254,20 @@ impl Judge {
             let rule = of.breach.as_ref().and_then(|breach| breach.rule.as_deref());
             let command = of.command().and_then(|command| command.name.as_deref());
             let stacks: Vec<&[u64]> = stacks.iter().map(Vec::as_slice).collect();
-            group(of.kind.id(), rule.or(command), &of.summary, &stacks)
+            let blamed = of.blame.first().map(|blame| blame.party);
+            Group {
+                own_act: of.breach.is_some(),
+                injected: blamed == Some(Party::Injected),
+                ..group(of.kind.id(), rule.or(command), &of.summary, &stacks)
+            }
         });
         let stops = self.own_stops().map(|stop| {
             let code = format!("{:#x}", stop.code);
             let stack = self.ledger.stack(stop.stack);
-            group("bug-check", Some(&code), &stop.reason, &[stack])
+            Group {
+                own_act: !OF_THE_IOMMU.contains(&stop.code),
+                ..group("bug-check", Some(&code), &stop.reason, &[stack])
+            }
         });
         findings.chain(stops).collect()
     }

@@ -22,7 +22,7 @@ pub use verify::{Frame, Returned, Verify};
 use fault::{FaultState, Tally};
 use journal::Journal;
 use journal::event::{Event, Point};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
@@ -47,10 +47,12 @@ pub struct State {
 #[derive(Debug)]
 pub struct Scenario {
     plan: Plan,
-    /// A bit for each kind of site at which the plan has a fault.
-    sites: u32,
-    /// Has the plan a fault, or may allocations fail?
-    faulty: bool,
+    /// Faults that are injected: the plan's, until somebody says anew.
+    faults: RefCell<Vec<Fault>>,
+    /// A bit for each kind of site at which there is a fault.
+    sites: Cell<u32>,
+    /// Is there a fault, or may allocations fail?
+    faulty: Cell<bool>,
     /// Deviations from the order, by the number of the choice: the plan's,
     /// until somebody decides anew.
     decided: RefCell<BTreeMap<u64, u32>>,
@@ -87,8 +89,9 @@ impl Scenario {
             ..State::default()
         };
         Self {
-            sites: plan.faults.iter().fold(0, |bits, f| bits | f.at.bit()),
-            faulty: plan.may_fail || !plan.faults.is_empty(),
+            sites: Cell::new(sites(&plan.faults)),
+            faulty: Cell::new(plan.may_fail || !plan.faults.is_empty()),
+            faults: RefCell::new(plan.faults.clone()),
             decided: RefCell::new(plan.choices.clone()),
             altered: RefCell::new(plan.answers.clone()),
             watched: RefCell::new(None),
@@ -255,8 +258,8 @@ impl Scenario {
         };
         answer.write_over(bytes);
         self.journal.emit(Event::Injected {
-            // Behind the plan's faults.
-            fault: (self.plan.faults.len() + at) as u32,
+            // Behind the faults.
+            fault: (self.faults.borrow().len() + at) as u32,
             name: answer.title(),
             site: format!("{} {number}", of.name()),
             outcome: format!("{} bytes at {}", answer.data.0.len(), answer.at),
@@ -280,19 +283,36 @@ impl Scenario {
 
 /// Faults.
 impl Scenario {
-    /// Has the plan a fault at sites of this kind? Asked before
+    /// From now on inject these faults and no others. One that was at the
+    /// same place before goes on counting. No part of [`Scenario::save`], but
+    /// for what is counted: so this comes after [`Scenario::restore`].
+    pub fn infect(&self, faults: Vec<Fault>) {
+        let mut state = self.state.borrow_mut();
+        state.faults.tallies.resize(faults.len(), Tally::default());
+        self.sites.set(sites(&faults));
+        self.faulty.set(self.plan.may_fail || !faults.is_empty());
+        *self.faults.borrow_mut() = faults;
+    }
+
+    /// The faults that are injected.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        self.faults.borrow().clone()
+    }
+
+    /// Is there a fault at sites of this kind? Asked before
     /// [`Scenario::inject`] where a run without faults must pay nothing.
     #[inline]
     #[must_use]
     pub fn has_faults(&self, kind: SiteKind) -> bool {
-        self.sites & kind.bit() != 0
+        self.sites.get() & kind.bit() != 0
     }
 
-    /// Has the plan a fault at all, or may allocations fail?
+    /// Is there a fault at all, or may allocations fail?
     #[inline]
     #[must_use]
     pub fn is_faulty(&self) -> bool {
-        self.faulty
+        self.faulty.get()
     }
 
     /// A site is passed: what is injected there, if anything. What is stands
@@ -311,8 +331,9 @@ impl Scenario {
         }
         let mut state = self.state.borrow_mut();
         let now = state.time;
-        let injection = state.faults.decide(&self.plan.faults, site, now, can)?;
-        let fault = self.plan.faults.get(injection.fault as usize)?;
+        let faults = self.faults.borrow();
+        let injection = state.faults.decide(&faults, site, now, can)?;
+        let fault = faults.get(injection.fault as usize)?;
         self.journal.emit(Event::Injected {
             fault: injection.fault,
             name: fault.title(),
@@ -327,7 +348,7 @@ impl Scenario {
     pub fn begin_call(&self, name: &str, frames: &[u64]) {
         let mut state = self.state.borrow_mut();
         state.faults.begin_call(name, frames);
-        state.faults.occurred(&self.plan.faults, name);
+        state.faults.occurred(&self.faults.borrow(), name);
     }
 
     /// The routine has done all it does.
@@ -338,7 +359,7 @@ impl Scenario {
     /// A routine of the driver is entered.
     pub fn entered(&self, name: &str) {
         let mut state = self.state.borrow_mut();
-        state.faults.occurred(&self.plan.faults, name);
+        state.faults.occurred(&self.faults.borrow(), name);
     }
 
     /// The device learnt which command a context is.
@@ -364,7 +385,7 @@ impl Scenario {
     /// Does the routine that the driver is in find no memory?
     #[must_use]
     pub fn refuses_memory(&self) -> bool {
-        if !self.faulty {
+        if !self.is_faulty() {
             return false;
         }
         let faults = &self.state.borrow().faults;
@@ -375,16 +396,21 @@ impl Scenario {
     /// is.
     #[must_use]
     pub fn shape(&self) -> Shape {
-        if !self.faulty {
+        if !self.is_faulty() {
             return Shape::default();
         }
         self.state.borrow().faults.shape
     }
 
-    /// How often the site of each fault of the plan was passed, and how often
+    /// How often the site of each fault was passed, and how often
     /// it was injected.
     #[must_use]
     pub fn tallies(&self) -> Vec<Tally> {
         self.state.borrow().faults.tallies.clone()
     }
+}
+
+/// A bit for each kind of site at which there is a fault.
+fn sites(faults: &[Fault]) -> u32 {
+    faults.iter().fold(0, |bits, fault| bits | fault.at.bit())
 }

@@ -1,7 +1,7 @@
 //! Scenario files.
 
 use crate::answer::{self, Answer};
-use crate::fault::{self, Fault, Line, MAX_FAULTS};
+use crate::fault::{Fault, Line, MAX_FAULTS};
 use crate::steps::{self, MAX_FRAME_SIDE, Step};
 use crate::verify::Verify;
 use journal::event::Point;
@@ -247,7 +247,7 @@ impl Plan {
             let line = line_of(text, spanned.span().start);
             let mut fault = spanned.into_inner();
             fault.line = Line(line);
-            fault::check(&fault).map_err(|problem| PlanError::Fault {
+            fault.check().map_err(|problem| PlanError::Fault {
                 line,
                 fault: index + 1,
                 problem,

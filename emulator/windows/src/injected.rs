@@ -13,7 +13,7 @@ use scenario::{Shape, Site, SiteKind, What};
 
 /// Routines that give memory or a mapping, and whose documents say what they
 /// return when there is none.
-const FALLIBLE: &[&str] = &[
+pub const FALLIBLE: &[&str] = &[
     "DxgkCbAllocateContiguousMemory",
     "DxgkCbAllocatePagesForMdl",
     "DxgkCbMapFrameBufferPointer",

@@ -104,6 +104,8 @@ defects! {
     ErrorPathLeak = "error-path-leak",
     /// a creation that fails half-way frees its pages twice.
     ErrorPathDoubleFree = "error-path-double-free",
+    /// a free that the device does not answer gives the pages back twice.
+    TimeoutDoubleFree = "timeout-double-free",
     /// an Escape's command is read, and answered, whatever its size.
     EscapeSizeUnchecked = "escape-size-unchecked",
 }

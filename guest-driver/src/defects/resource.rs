@@ -13,7 +13,9 @@ use crate::memory::{Contiguous, Pages};
 use crate::nt::Result;
 use crate::queue::Body;
 use crate::spec::gpu::{CMD_RESOURCE_DETACH_BACKING, CMD_RESOURCE_UNREF, Header, ResourceCommand};
-use crate::spec::nt::{PAGE_SIZE, STATUS_INSUFFICIENT_RESOURCES};
+use crate::spec::nt::{
+    PAGE_SIZE, STATUS_DEVICE_HARDWARE_ERROR, STATUS_INSUFFICIENT_RESOURCES, STATUS_IO_TIMEOUT,
+};
 
 /// Frees a resource in the planted way, if one is chosen.
 pub fn free(context: &Context<'_>, index: usize, resource: &mut Resource) -> Option<Result<()>> {
@@ -29,6 +31,8 @@ pub fn free(context: &Context<'_>, index: usize, resource: &mut Resource) -> Opt
         Some(free_after_frame(context, index, resource))
     } else if is_chosen(Defect::FreedByTwoThreads) {
         Some(free_by_worker(context, index, resource))
+    } else if is_chosen(Defect::TimeoutDoubleFree) {
+        Some(free_or_give_up(context, index, resource))
     } else {
         None
     }
@@ -188,6 +192,24 @@ fn free_by_worker(context: &Context<'_>, index: usize, resource: &mut Resource) 
     }
     resource.id = 0;
     commands
+}
+
+/// Frees a resource of a device that may be dead. The planted bug: the pages
+/// go back although it did not let go of them, and once more when the driver
+/// stops.
+#[inline(never)]
+fn free_or_give_up(context: &Context<'_>, index: usize, resource: &mut Resource) -> Result<()> {
+    let result = retire_and_release(context, index, resource);
+    let dead = matches!(
+        result,
+        Err(STATUS_IO_TIMEOUT | STATUS_DEVICE_HARDWARE_ERROR)
+    );
+    if dead && shows(Defect::TimeoutDoubleFree) {
+        let pages = resource.pages;
+        let _ = release_pages(context.callbacks, resource);
+        resource.pages = pages;
+    }
+    result
 }
 
 /// Gives back the block of the old picture's frames, so that the new one can

@@ -45,6 +45,8 @@ pub struct Resource {
     pub(crate) commands: Option<Contiguous>,
     /// A long attach command that the device may still read.
     pub(crate) attach_command: Option<Contiguous>,
+    /// The save area is pinned, as the device may still read its frame there.
+    pub(crate) pinned: bool,
 }
 
 // SAFETY: the pointers in it are kernel addresses, valid in every thread.
@@ -129,6 +131,7 @@ impl Table {
             },
             commands: None,
             attach_command: None,
+            pinned: false,
         };
         const NO_CURSOR: CursorState = CursorState {
             scanout: 0,

@@ -1,9 +1,11 @@
 //! One worker: LibAFL's corpus, scheduler and stages around a [`Target`].
 
+use super::faults::{Clues, Excuse};
 use super::mutate::Structured;
 use super::program::Program;
-use super::target::{MAP, Target};
+use super::target::{MAP, Ran, Target};
 use super::{Found, Shared, Task};
+use crate::defect::Group;
 use crate::error::ExploreError;
 use libafl::corpus::{Corpus, InMemoryCorpus};
 use libafl::events::NopEventManager;
@@ -18,11 +20,14 @@ use libafl::state::{HasCorpus, StdState};
 use libafl::{Error, Evaluator, Fuzzer, StdFuzzer};
 use libafl_bolts::rands::StdRand;
 use libafl_bolts::tuples::{RefIndexable, tuple_list};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 
 /// Mutations of one input in a row.
 const ITERATIONS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+/// Times that a finding which follows from faults is looked for without them.
+const MAX_RETRIES: u32 = 4;
 /// Mutations stacked, as a power of two: of structure, of bytes.
 const STRUCTURED_POWER: usize = 3;
 const HAVOC_POWER: usize = 4;
@@ -35,6 +40,8 @@ struct Runner<'a, 'r> {
     shared: &'a Shared<'r>,
     task: Task,
     runs: u64,
+    /// How often a finding was looked for without faults.
+    retried: BTreeMap<String, u32>,
     failure: Option<ExploreError>,
     observers: (Map, ()),
 }
@@ -85,42 +92,81 @@ impl Runner<'_, '_> {
             (false, true) => ExitKind::Ok,
         };
         self.shared.ran(&ran);
+        self.look_without_faults(&program, &ran)?;
         for defect in ran.defects {
-            // Only one worker makes it smaller.
-            if !self.shared.is_new(&defect.key) {
-                continue;
-            }
-            let target = &mut self.target;
-            let shared = self.shared;
-            let small = super::minimise::minimise(program.clone(), |tried| {
-                if shared.halt.load(Ordering::Relaxed) {
-                    return Ok(false);
-                }
-                let ran = target.run(tried, &mut [])?;
-                Ok(ran.defects.iter().any(|other| other.key == defect.key))
-            })?;
-            self.shared.found(
-                defect.key,
-                Found {
-                    finding: defect.finding,
-                    summary: defect.summary,
-                    function: defect.function,
-                    plan: self.target.plan(&small),
-                },
-            );
+            self.make_small(&program, defect)?;
         }
         Ok(kind)
+    }
+
+    /// What follows from a fault may hide what is the driver's: look again
+    /// without the faults that excuse something.
+    fn look_without_faults(&mut self, program: &Program, ran: &Ran) -> Result<(), ExploreError> {
+        let mut again = false;
+        for group in &ran.injected {
+            let tried = self.retried.entry(group.key.clone()).or_default();
+            if *tried < MAX_RETRIES && self.shared.is_unknown(&group.key) {
+                *tried += 1;
+                again = true;
+            }
+        }
+        let mut less = program.clone();
+        less.faults.retain(|f| Excuse::of(f) == Excuse::Nothing);
+        if !again || less == *program {
+            return Ok(());
+        }
+        for defect in self.target.run(&less, &mut [])?.defects {
+            self.make_small(&less, defect)?;
+        }
+        Ok(())
+    }
+
+    /// Keep a defect that is new, as a small input that shows it also from
+    /// the driver's load.
+    fn make_small(&mut self, program: &Program, defect: Group) -> Result<(), ExploreError> {
+        // Only one worker makes it smaller.
+        if !self.shared.is_new(&defect.key) {
+            return Ok(());
+        }
+        let (target, shared) = (&mut self.target, self.shared);
+        let among = |ran: &Ran| ran.defects.iter().any(|other| other.key == defect.key);
+        let mut small = super::minimise::minimise(program.clone(), |tried| {
+            if shared.halt.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            target.run(tried, &mut []).map(|ran| among(&ran))
+        })?;
+        if !among(&target.run_from(&small, &mut [], true)?) {
+            small = program.clone();
+        }
+        if small == *program && !among(&target.run_from(&small, &mut [], true)?) {
+            shared.lost(defect.key);
+            return Ok(());
+        }
+        let found = Found {
+            finding: defect.finding,
+            summary: defect.summary,
+            function: defect.function,
+            plan: target.plan(&small),
+        };
+        shared.found(defect.key, found);
+        Ok(())
     }
 }
 
 /// Fuzz until the task is done, or the flag says so.
 pub(crate) fn work(
     target: Target<'_>,
+    pages: &[u64],
     shared: &Shared<'_>,
     task: Task,
 ) -> Result<(), ExploreError> {
     let map = StdMapObserver::owned("driver", vec![0u8; MAP]);
     let observer = HitcountsMapObserver::new(map);
+    let clues = Clues {
+        pages: pages.to_vec(),
+        ..target.clues.clone()
+    };
     let mut feedback = MaxMapFeedback::new(&observer);
     // Defects are told apart by their identity, not by coverage.
     let mut objective = ConstFeedback::False;
@@ -139,7 +185,7 @@ pub(crate) fn work(
     let mut stages = tuple_list!(
         StdMutationalStage::with_max_iterations(
             HavocScheduledMutator::with_max_stack_pow(
-                tuple_list!(Structured::new(target.edids.clone())),
+                tuple_list!(Structured::new(clues)),
                 STRUCTURED_POWER
             ),
             ITERATIONS
@@ -149,12 +195,12 @@ pub(crate) fn work(
             ITERATIONS
         ),
     );
-    let base = target.base;
     let mut runner = Runner {
         target,
         shared,
         task,
         runs: 0,
+        retried: BTreeMap::new(),
         failure: None,
         observers: tuple_list!(observer),
     };
@@ -164,7 +210,9 @@ pub(crate) fn work(
         // What others found interesting, the seeds first of all.
         let step = match shared.next_seed(&mut seeds, &runner.task) {
             Some(plan) => {
-                let input = BytesInput::new(Program::of_plan(&plan, base).encode());
+                let target = &runner.target;
+                let program = Program::of_plan(&plan, &target.plan, target.base);
+                let input = BytesInput::new(program.encode());
                 if state.corpus().count() == 0 {
                     let added = fuzzer.add_input(&mut state, &mut runner, &mut events, input);
                     added.map(|_| ())

@@ -1,5 +1,6 @@
 //! Making an input smaller that shows a defect.
 
+use super::faults::{SIMPLER, simpler};
 use super::program::Program;
 use crate::error::ExploreError;
 
@@ -7,7 +8,8 @@ use crate::error::ExploreError;
 const MAX_RUNS: u32 = 200;
 
 /// The smallest that `shows` still says yes to, of those that were tried:
-/// without some of its parts, its data shorter and full of zeroes.
+/// without some of its parts, its faults simpler, its data shorter and full
+/// of zeroes.
 pub(crate) fn minimise(
     mut program: Program,
     mut shows: impl FnMut(&Program) -> Result<bool, ExploreError>,
@@ -16,11 +18,13 @@ pub(crate) fn minimise(
     loop {
         let before = program.clone();
         for smaller in [
+            without_faults,
             without_answers,
             without_early,
             without_power,
             without_choices,
             without_escapes,
+            simpler_faults,
             shorter,
             zeroed,
         ] {
@@ -54,6 +58,20 @@ fn without_answers(program: &Program, at: usize) -> Option<Program> {
     let mut less = program.clone();
     let index = less.answers.len().checked_sub(at + 1)?;
     less.answers.remove(index);
+    Some(less)
+}
+
+fn without_faults(program: &Program, at: usize) -> Option<Program> {
+    let mut less = program.clone();
+    let index = less.faults.len().checked_sub(at + 1)?;
+    less.faults.remove(index);
+    Some(less)
+}
+
+fn simpler_faults(program: &Program, at: usize) -> Option<Program> {
+    let mut less = program.clone();
+    let fault = less.faults.get_mut(at / SIMPLER)?;
+    *fault = simpler(fault, at % SIMPLER);
     Some(less)
 }
 
@@ -121,6 +139,39 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use scenario::{Fault, SiteKind, What};
+
+    #[test]
+    fn the_fault_that_a_defect_needs_stays_in_its_simplest_form() {
+        let needed = Fault::new(SiteKind::Interrupt, What::Lost);
+        let program = Program {
+            escapes: vec![Vec::new()],
+            faults: vec![
+                Fault::new(SiteKind::Fill, What::NoneCached),
+                Fault {
+                    after: Some("DxgkDdiEscape".to_owned()),
+                    every: Some(3),
+                    window: Some((5, 9)),
+                    ..needed.clone()
+                },
+                Fault::new(SiteKind::Map, What::Fail),
+            ],
+            ..Program::default()
+        };
+
+        let small = minimise(program, |tried| {
+            let lost = |fault: &Fault| fault.outcome == What::Lost;
+            Ok(tried.faults.iter().any(lost))
+        })
+        .unwrap();
+
+        let simplest = Fault {
+            after: Some("DxgkDdiEscape".to_owned()),
+            nth: Some(1),
+            ..needed
+        };
+        assert_eq!(small.faults, [simplest]);
+    }
 
     #[test]
     fn what_a_defect_does_not_need_goes() {

@@ -3,10 +3,11 @@
 //!
 //! An input (`program`) is the private data of a few Escapes, answers of
 //! the device that are written over, deviations from the default order,
-//! allocations that fail, and times at which the adapter is put to D3 and
-//! back. Each runs from one snapshot, made when the driver had started
-//! (`target`), to its unload; one that writes over what the device answers
-//! while the driver starts runs from before that. The engine is LibAFL (`engine`): corpus, scheduling,
+//! allocations that fail, times at which the adapter is put to D3 and back,
+//! and faults of Windows, IOMMU and device (`faults`). Each runs from one
+//! snapshot, made when the driver had started (`target`), to its unload; one
+//! that is about the start, by an answer or a fault, runs from before that.
+//! The engine is LibAFL (`engine`): corpus, scheduling,
 //! mutation at random; mutations that know the structure are ours
 //! (`mutate`). Coverage is a map of pairs of successive trap sites, and of
 //! places on stacks with their callers: the driver runs unchanged, so code
@@ -14,9 +15,12 @@
 //!
 //! What is a defect is what exploring calls one; here defects are one if
 //! finding and function of the driver are, for inputs differ in all else.
-//! Each is made small (`minimise`) and kept as a scenario.
+//! What follows from a fault, and is nobody's defect, is counted only. Each
+//! defect is made small (`minimise`), shown again from the driver's load, and
+//! kept as a scenario.
 
 mod engine;
+mod faults;
 mod minimise;
 mod mutate;
 mod program;
@@ -73,6 +77,12 @@ pub struct Fuzzed {
     pub corpus: u64,
     /// By finding and function.
     pub defects: BTreeMap<String, Found>,
+    /// What followed from injected faults and is nobody's defect: in how many
+    /// runs, by identifier of the finding.
+    pub injected: BTreeMap<String, u64>,
+    /// Defects that were not seen again when their input ran from the
+    /// driver's load, by finding and function.
+    pub lost: BTreeSet<String>,
     /// Addresses of driver code seen: trap sites and their callers.
     pub places: BTreeSet<u64>,
 }
@@ -143,6 +153,10 @@ impl Shared<'_> {
         let mut fuzzed = lock(&self.fuzzed);
         fuzzed.runs += 1;
         fuzzed.given_up += u64::from(ran.given_up);
+        let kinds: BTreeSet<&String> = ran.injected.iter().map(|of| &of.finding).collect();
+        for kind in kinds {
+            *fuzzed.injected.entry(kind.clone()).or_default() += 1;
+        }
         let known = fuzzed.places.len();
         fuzzed.places.extend(&ran.places);
         let store = |to: &AtomicU64, value: u64| to.store(value, Ordering::Relaxed);
@@ -154,6 +168,11 @@ impl Shared<'_> {
         }
     }
 
+    /// Does nobody know this defect?
+    fn is_unknown(&self, identity: &str) -> bool {
+        !lock(&self.known).contains(identity)
+    }
+
     /// Is it this worker's to make this defect small?
     fn is_new(&self, identity: &str) -> bool {
         lock(&self.known).insert(identity.to_owned())
@@ -163,6 +182,11 @@ impl Shared<'_> {
         (self.keep)(Kept::Defect(&identity, &found));
         lock(&self.fuzzed).defects.insert(identity, found);
         self.progress.defects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was not seen again.
+    fn lost(&self, identity: String) {
+        lock(&self.fuzzed).lost.insert(identity);
     }
 
     /// An input met something that was new to this worker.
@@ -212,7 +236,8 @@ pub fn fuzz(
         options,
     };
     let first = Target::new(subject)?.ok_or(ExploreError::NotStarted)?;
-    let escapes = target::escapes(subject)?;
+    let (escapes, pages) = target::observe(subject)?;
+    let pages = &pages;
     let mut inputs = vec![(None, first.plan(&seed_of(escapes)))];
     inputs.extend(seeds.into_iter().map(|plan| (None, plan)));
     let halt = AtomicBool::new(false);
@@ -257,7 +282,8 @@ pub fn fuzz(
                         Some(target) => Some(target),
                         None => Target::new(subject)?,
                     };
-                    engine::work(target.ok_or(ExploreError::NotStarted)?, shared, task)
+                    let target = target.ok_or(ExploreError::NotStarted)?;
+                    engine::work(target, pages, shared, task)
                 })
             })
             .collect();

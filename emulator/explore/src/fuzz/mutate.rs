@@ -1,7 +1,8 @@
 //! Mutations that know what an input is made of; bytes at random are
 //! LibAFL's own.
 
-use super::program::Program;
+use super::faults::{self, Clues};
+use super::program::{MAX_FAULTS, Program};
 use libafl::Error;
 use libafl::corpus::CorpusId;
 use libafl::inputs::{BytesInput, HasMutatorBytes, ResizableMutator};
@@ -42,19 +43,18 @@ const EDID_BLOCK: usize = 128;
 /// Longest private data that is made.
 const LONGEST: usize = 512;
 
-/// One change of an Escape, an answer or a choice.
+/// One change of an Escape, an answer, a choice or a fault.
 #[derive(Debug)]
 pub(crate) struct Structured {
     name: Cow<'static, str>,
-    /// Responses with an EDID, from the start of the run.
-    edids: Vec<u64>,
+    clues: Clues,
 }
 
 impl Structured {
-    pub fn new(edids: Vec<u64>) -> Self {
+    pub fn new(clues: Clues) -> Self {
         Self {
             name: Cow::Borrowed("structured"),
-            edids,
+            clues,
         }
     }
 }
@@ -69,7 +69,7 @@ impl<S: HasRand> Mutator<BytesInput, S> for Structured {
     fn mutate(&mut self, state: &mut S, input: &mut BytesInput) -> Result<MutationResult, Error> {
         let mut program = Program::decode(input.mutator_bytes());
         let before = program.clone();
-        change(&mut program, &self.edids, state.rand_mut());
+        change(&mut program, &self.clues, state.rand_mut());
         if program == before {
             return Ok(MutationResult::Skipped);
         }
@@ -84,10 +84,10 @@ impl<S: HasRand> Mutator<BytesInput, S> for Structured {
     }
 }
 
-fn change(program: &mut Program, edids: &[u64], rand: &mut impl Rand) {
+pub(super) fn change(program: &mut Program, clues: &Clues, rand: &mut impl Rand) {
     let count = program.escapes.len();
     let at = rand.below_or_zero(count);
-    match rand.below_or_zero(16) {
+    match rand.below_or_zero(20) {
         0 => {
             if let Some(one) = program.escapes.get(at).cloned() {
                 program.escapes.insert(rand.below_or_zero(count + 1), one);
@@ -108,7 +108,7 @@ fn change(program: &mut Program, edids: &[u64], rand: &mut impl Rand) {
         5..=8 => set_word(program, at, rand),
         9 => answer(&mut program.answers, NEAR, rand),
         12 => answer(&mut program.early, STARTING, rand),
-        13 => edid(program, edids, rand),
+        13 => edid(program, &clues.edids, rand),
         14 => {
             let before = rand.below_or_zero(count + 1) as u8;
             if !program.power.remove(&before) {
@@ -122,6 +122,21 @@ fn change(program: &mut Program, edids: &[u64], rand: &mut impl Rand) {
             let which = rand.below_or_zero(program.early.len());
             if which < program.early.len() {
                 program.early.remove(which);
+            }
+        }
+        16 | 17 if program.faults.len() < MAX_FAULTS => {
+            program.faults.push(faults::invent(clues, rand));
+        }
+        18 => {
+            let which = rand.below_or_zero(program.faults.len());
+            if which < program.faults.len() {
+                program.faults.remove(which);
+            }
+        }
+        16.. => {
+            let which = rand.below_or_zero(program.faults.len());
+            if let Some(fault) = program.faults.get_mut(which) {
+                faults::change(fault, clues, rand);
             }
         }
         10 => {

@@ -6,7 +6,8 @@
 //! then fields of fixed size, then data with its length before it. What is
 //! cut short is as long as what is left; what is too much is left out.
 
-use scenario::{Answer, AnswerOf, Hex, MAX_BYTES, Plan, Power, Step};
+use super::faults;
+use scenario::{Answer, AnswerOf, Fault, Hex, MAX_BYTES, Plan, Power, Step};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most Escapes of a run.
@@ -17,12 +18,15 @@ const MAX_ANSWERS: usize = 16;
 const MAX_CHOICES: usize = 4;
 /// Most times that the adapter is put to D3 and back.
 const MAX_POWER: usize = 4;
+/// Most faults.
+pub(crate) const MAX_FAULTS: usize = 4;
 
 const ESCAPE: u8 = 0;
 const ANSWER: u8 = 1;
 const CHOICE: u8 = 2;
 const EARLY: u8 = 3;
 const POWER: u8 = 4;
+const FAULT: u8 = 5;
 
 /// Numbers of a run at the moment from which inputs run: an input counts
 /// from there, a scenario from the start.
@@ -48,23 +52,34 @@ pub(crate) struct Program {
     /// The adapter is put to D3 and back before the Escapes of these numbers;
     /// the number behind the last is the end.
     pub power: BTreeSet<u8>,
+    /// Faults to inject, behind those of the scenario.
+    pub faults: Vec<Fault>,
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     fn take(&mut self, length: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(length.min(self.0.len()));
         self.0 = rest;
         taken
     }
 
-    fn byte(&mut self) -> u8 {
+    pub fn byte(&mut self) -> u8 {
         self.take(1).first().copied().unwrap_or(0)
     }
 
-    fn word(&mut self) -> u16 {
+    pub fn word(&mut self) -> u16 {
         u16::from(self.byte()) | u16::from(self.byte()) << 8
+    }
+
+    /// Eight bytes.
+    pub fn long(&mut self) -> u64 {
+        (0..4).fold(0, |bits, half| bits | u64::from(self.word()) << (16 * half))
     }
 
     /// An answer, unless there are enough or one of its number.
@@ -89,7 +104,7 @@ impl<'a> Reader<'a> {
 impl Program {
     pub fn decode(bytes: &[u8]) -> Self {
         let mut program = Self::default();
-        let mut reader = Reader(bytes);
+        let mut reader = Reader::new(bytes);
         while !reader.0.is_empty() {
             match reader.byte() & 7 {
                 ANSWER => reader.answer(&mut program.answers),
@@ -105,6 +120,12 @@ impl Program {
                     let take = u32::from(reader.byte() % 3) + 1;
                     if program.choices.len() < MAX_CHOICES {
                         program.choices.insert(number, take);
+                    }
+                }
+                FAULT => {
+                    let fault = faults::read(&mut reader);
+                    if program.faults.len() < MAX_FAULTS {
+                        program.faults.push(fault);
                     }
                 }
                 _ => {
@@ -140,6 +161,10 @@ impl Program {
             bytes.push(CHOICE);
             bytes.extend((number as u16).to_le_bytes());
             bytes.push((take as u8).saturating_sub(1));
+        }
+        for fault in &self.faults {
+            bytes.push(FAULT);
+            faults::write(fault, &mut bytes);
         }
         for data in &self.escapes {
             bytes.push(ESCAPE);
@@ -193,18 +218,24 @@ impl Program {
         choices
     }
 
+    /// All faults: the plan's own, and those of the input.
+    pub fn faults(&self, plan: &Plan) -> Vec<Fault> {
+        plan.faults.iter().chain(&self.faults).cloned().collect()
+    }
+
     /// The scenario that does the same from the start.
     pub fn plan(&self, of: &Plan, base: Base) -> Plan {
         Plan {
             workload: self.steps(),
             answers: self.answers(base),
             choices: self.choices(of, base),
+            faults: self.faults(of),
             ..of.clone()
         }
     }
 
-    /// An input out of a scenario that [`Program::plan`] made.
-    pub fn of_plan(plan: &Plan, base: Base) -> Self {
+    /// An input out of a scenario that [`Program::plan`] made from `of`.
+    pub fn of_plan(plan: &Plan, of: &Plan, base: Base) -> Self {
         let mut program = Self::default();
         for step in &plan.workload {
             match step {
@@ -235,6 +266,13 @@ impl Program {
         program.choices = choices
             .filter_map(|(number, &take)| Some((number.checked_sub(base.choices)?, take)))
             .take(MAX_CHOICES)
+            .collect();
+        let own = plan.faults.strip_prefix(of.faults.as_slice());
+        let own = own.unwrap_or(&plan.faults).iter();
+        program.faults = own
+            .filter(|fault| faults::is_ours(fault))
+            .take(MAX_FAULTS)
+            .cloned()
             .collect();
         program
     }

@@ -1,5 +1,6 @@
 //! A machine that runs inputs from where the driver has started.
 
+use super::faults::{Clues, Excuse, begins_after};
 use super::program::{Base, Program};
 use crate::defect::{Group, Judge};
 use crate::error::ExploreError;
@@ -7,7 +8,7 @@ use crate::walk::Subject;
 use journal::event::Event;
 use journal::{Journal, Record};
 use machine::vm::RunLimit;
-use machine::{Machine, Options, Snapshot};
+use machine::{Machine, MachineError, Options, Snapshot};
 use scenario::{AnswerOf, Hex, Plan, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 pub(crate) const MAP: usize = 1 << 14;
 /// Steps after which a run is given up.
 const MAX_STEPS: u64 = 20_000;
+/// Pages of the device's that are kept to aim faults at.
+const MAX_PAGES: usize = 1024;
 /// No run takes longer by the host's clock; one that does says nothing.
 const RUN_TIME: Duration = Duration::from_secs(20);
 
@@ -24,7 +27,7 @@ pub(crate) struct Target<'a> {
     subject: Subject<'a>,
     machine: Machine,
     /// What is run where the input says nothing.
-    plan: Plan,
+    pub plan: Plan,
     /// A machine of its own for inputs that begin with the driver's load, and
     /// that moment: a journal goes back in one past only. Made when needed.
     fresh: Option<(Machine, Snapshot)>,
@@ -32,8 +35,10 @@ pub(crate) struct Target<'a> {
     ready: Snapshot,
     /// Where the driver's functions lie.
     functions: Vec<Range<u64>>,
-    /// Responses with an EDID, from the start of the run.
-    pub edids: Vec<u64>,
+    /// What the driver does while it starts.
+    pub clues: Clues,
+    /// Routines that were called by then, Windows' and the driver's.
+    called: BTreeSet<String>,
     /// Where the journal's records begin.
     first: usize,
     pub base: Base,
@@ -43,9 +48,12 @@ pub(crate) struct Target<'a> {
 #[derive(Default)]
 pub(crate) struct Ran {
     pub defects: Vec<Group>,
+    /// What follows from faults.
+    pub injected: Vec<Group>,
     /// Places of driver code seen.
     pub places: BTreeSet<u64>,
-    /// The host's clock ended it, or it went on for too many steps.
+    /// The host's clock ended it, it went on for too many steps, or Windows
+    /// could not go on.
     pub given_up: bool,
 }
 
@@ -70,23 +78,29 @@ impl<'a> Target<'a> {
                     choices: machine.choices(),
                     answers: AnswerOf::ALL.map(|of| machine.answers(of)),
                 };
-                ready = Some((machine.save()?, base));
+                ready = Some((machine.save()?, base, machine.now()));
             }
             if machine.step(&limit())?.is_some() {
                 return Ok(None);
             }
         }
-        let edids = edids(&machine.journal().since(first));
+        let records = machine.journal().since(first);
+        let (edids, called) = (edids(&records), called(&records));
         let mut functions = machine::functions(subject.driver)?;
         functions.sort_unstable_by_key(|function| function.start);
-        Ok(ready.map(|(ready, base)| Self {
+        Ok(ready.map(|(ready, base, started)| Self {
             subject,
             machine,
             plan,
             fresh: None,
             ready,
             functions,
-            edids,
+            clues: Clues {
+                edids,
+                pages: Vec::new(),
+                started,
+            },
+            called,
             first,
             base,
         }))
@@ -96,7 +110,22 @@ impl<'a> Target<'a> {
     /// sites, and of a place and its caller, was met.
     pub fn run(&mut self, program: &Program, map: &mut [u8]) -> Result<Ran, ExploreError> {
         // What the driver is to meet as it starts it must start for.
-        let machine = if program.early.is_empty() {
+        let later = |fault| {
+            let called = self.called.iter().map(String::as_str);
+            begins_after(fault, self.clues.started, called)
+        };
+        let load = !program.early.is_empty() || !program.faults.iter().all(later);
+        self.run_from(program, map, load)
+    }
+
+    /// The same, from the driver's load if that is asked for.
+    pub fn run_from(
+        &mut self,
+        program: &Program,
+        map: &mut [u8],
+        load: bool,
+    ) -> Result<Ran, ExploreError> {
+        let machine = if !load {
             self.machine.restore(&self.ready)?;
             &mut self.machine
         } else {
@@ -114,10 +143,23 @@ impl<'a> Target<'a> {
         machine.replace_workload(program.steps());
         machine.decide(program.choices(&self.plan, self.base));
         machine.alter(program.answers(self.base));
+        let faults = program.faults(&self.plan);
+        machine.infect(faults.clone());
         let mut last = 0;
         let mut steps = 0;
         loop {
-            let end = machine.step(&limit())?;
+            let end = match machine.step(&limit()) {
+                Ok(end) => end,
+                // Windows does not get through the adapter's life with an
+                // IOMMU that does not answer: that says nothing of a driver.
+                Err(MachineError::Hal(_) | MachineError::Lifecycle(_)) if !faults.is_empty() => {
+                    return Ok(Ran {
+                        given_up: true,
+                        ..Ran::default()
+                    });
+                }
+                Err(error) => return Err(error.into()),
+            };
             let here = machine.goes_on_at();
             count(map, last, here);
             last = here;
@@ -130,17 +172,34 @@ impl<'a> Target<'a> {
         let mut judge = Judge::new();
         let mut places = BTreeSet::new();
         judge.take(&records, &mut places);
+        let mut excuse = None;
         for record in &records {
-            if let Event::Stack { frames, .. } = &record.event {
-                for pair in frames.windows(2) {
-                    if let &[place, caller] = pair {
-                        count(map, place, !caller);
+            match &record.event {
+                Event::Stack { frames, .. } => {
+                    for pair in frames.windows(2) {
+                        if let &[place, caller] = pair {
+                            count(map, place, !caller);
+                        }
                     }
                 }
+                Event::Injected { fault, .. } => {
+                    excuse = excuse.max(faults.get(*fault as usize).map(Excuse::of));
+                }
+                _ => {}
             }
         }
+        let groups = judge.groups(&self.functions).into_iter();
+        let (injected, defects) = groups.partition(|group| {
+            group.injected
+                || match excuse {
+                    None | Some(Excuse::Nothing) => false,
+                    Some(Excuse::Accesses) => !group.own_act,
+                    Some(Excuse::Everything) => true,
+                }
+        });
         Ok(Ran {
-            defects: judge.groups(&self.functions),
+            defects,
+            injected,
             given_up: judge.timeout() || steps == MAX_STEPS,
             places,
         })
@@ -163,6 +222,24 @@ fn machine(subject: Subject<'_>, plan: &Plan) -> Result<Machine, ExploreError> {
         ..subject
     }
     .machine()
+}
+
+/// Names of the routines that were called, Windows' and the driver's.
+fn called(records: &[Record]) -> BTreeSet<String> {
+    let mut names = BTreeMap::new();
+    let mut called = BTreeSet::new();
+    for record in records {
+        match &record.event {
+            Event::Name { id, text } => {
+                names.insert(*id, text);
+            }
+            Event::Call { function: id, .. } | Event::Enter { routine: id, .. } => {
+                called.extend(names.get(id).map(|name| (*name).clone()));
+            }
+            _ => {}
+        }
+    }
+    called
 }
 
 /// Which responses of the device, counted from 0, were EDIDs.
@@ -191,11 +268,13 @@ fn edids(records: &[Record]) -> Vec<u64> {
     found
 }
 
-/// Private data of the Escapes that a scenario's workload comes to.
-pub(crate) fn escapes(subject: Subject<'_>) -> Result<Vec<Vec<u8>>, ExploreError> {
+/// What a scenario's workload comes to: private data of its Escapes, and the
+/// pages that the device accesses.
+pub(crate) fn observe(subject: Subject<'_>) -> Result<(Vec<Vec<u8>>, Vec<u64>), ExploreError> {
     let journal = Journal::in_memory();
     let mut machine = Machine::new(subject.driver, subject.name, subject.options, journal)?;
     let mut found = Vec::new();
+    let mut pages = BTreeSet::new();
     let mut from = machine.journal().len();
     let mut escape = None;
     for _ in 0..MAX_STEPS {
@@ -206,6 +285,9 @@ pub(crate) fn escapes(subject: Subject<'_>) -> Result<Vec<Vec<u8>>, ExploreError
                 Event::Enter { routine, .. } if Some(routine) == escape => {
                     found.extend(machine.escape_data());
                 }
+                Event::Access { iova, .. } => {
+                    pages.insert(iova.0 & !0xfff);
+                }
                 _ => {}
             }
         }
@@ -214,7 +296,7 @@ pub(crate) fn escapes(subject: Subject<'_>) -> Result<Vec<Vec<u8>>, ExploreError
             break;
         }
     }
-    Ok(found)
+    Ok((found, pages.into_iter().take(MAX_PAGES).collect()))
 }
 
 const ESCAPE: &str = "DxgkDdiEscape";

@@ -364,7 +364,8 @@ impl Machine {
     #[must_use]
     pub fn faults(&self) -> Vec<(String, u64)> {
         let scenario = &self.board.scenario;
-        let names = scenario.plan().faults.iter().map(scenario::Fault::title);
+        let faults = scenario.faults();
+        let names = faults.iter().map(scenario::Fault::title);
         let fired = scenario.tallies().into_iter().map(|tally| tally.fired);
         let answers = scenario.plan().answers.iter().map(|answer| {
             let given = scenario.answers(answer.of) > answer.number;

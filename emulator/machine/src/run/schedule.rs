@@ -160,6 +160,18 @@ impl Machine {
         self.board.scenario.alter(answers);
     }
 
+    /// Inject these faults and no others, from now on: after a restore, which
+    /// sets back what of them is counted.
+    pub fn infect(&self, faults: Vec<scenario::Fault>) {
+        self.board.scenario.infect(faults);
+    }
+
+    /// Virtual time, nanoseconds.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.board.scenario.now()
+    }
+
     /// How many answers of a kind the device gave so far.
     #[must_use]
     pub fn answers(&self, of: scenario::AnswerOf) -> u64 {

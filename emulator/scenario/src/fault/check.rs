@@ -3,7 +3,7 @@
 use super::{Fault, What};
 
 /// What is wrong with a fault, and what to write; the first thing.
-pub(crate) fn check(fault: &Fault) -> Result<(), String> {
+pub(super) fn check(fault: &Fault) -> Result<(), String> {
     let (at, outcome) = (fault.at, fault.outcome);
     if !at.outcomes().contains(&outcome) {
         let can: Vec<&str> = at.outcomes().iter().map(|outcome| outcome.name()).collect();

@@ -13,7 +13,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use check::check;
+use check::check;
 pub(crate) use engine::{FaultState, draw};
 pub use engine::{Injection, Shape, Site, Tally};
 pub use pattern::matches;
@@ -272,7 +272,7 @@ impl TryFrom<f64> for Probability {
     fn try_from(value: f64) -> Result<Self, String> {
         if value > 0.0 && value <= 1.0 {
             // At least the smallest there is.
-            Ok(Self(((value * 1e6) as u32).max(1)))
+            Ok(Self(((value * 1e6).round() as u32).max(1)))
         } else {
             Err(format!(
                 "probability = {value}: give more than 0, at most 1"
@@ -402,6 +402,14 @@ impl Fault {
             line: Line::default(),
             callers: Vec::new(),
         }
+    }
+
+    /// Can it be?
+    ///
+    /// # Errors
+    /// What is wrong, and what to write; the first thing.
+    pub fn check(&self) -> Result<(), String> {
+        check(self)
     }
 
     /// What it is called: by its own name, or by what it does.
