@@ -239,6 +239,18 @@ impl Machine {
         self.qtest.set(UNIT + IQT, 8, self.tail);
     }
 
+    /// [`Machine::faults`], once there are some.
+    pub fn faults_soon(&mut self) -> Vec<String> {
+        let start = Instant::now();
+        loop {
+            let faults = self.faults();
+            if !faults.is_empty() || start.elapsed() > LONG {
+                return faults;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// The faults that the unit recorded, in words, and forget them.
     pub fn faults(&mut self) -> Vec<String> {
         let cap = self.qtest.get(UNIT + CAP, 8);

@@ -9,7 +9,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// How long QEMU may take for anything.
-pub const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// What QEMU gets as its firmware: cli; hlt; jump back, at the reset vector,
 /// 16 bytes below the end.

@@ -21,10 +21,10 @@ pub(crate) use ranges::q35_below_4g;
 pub(crate) use remapper::RequestQueue;
 
 use crate::error::ServeError;
-use crate::interrupts::{Interrupts, SetIrqs};
+use crate::interrupts::Interrupts;
 use crate::message::{Errno, Request};
 use crate::server::ServeConfig;
-use crate::spec::{guest, uapi};
+use crate::spec::guest;
 use claims::Claims;
 use course::Course;
 use gpu::{Frame, GpuConfig, Stepped, VirtioGpu};
@@ -35,7 +35,7 @@ use journal::Journal;
 use journal::event::{Begin, End, Event};
 use memory::{GuestMemory, PAGE_SIZE, RequesterId};
 use pci::{Function, VendorRegion};
-use port::{MESSAGE_ADDRESS, Port, msix};
+use port::{MESSAGE_ADDRESS, Port, device_info, msix, on_port};
 use remapper::Remapper;
 use rogue::Rogue;
 use scenario::{Plan, Scenario, SiteKind};
@@ -454,50 +454,6 @@ impl Board {
     }
 }
 
-/// A command that is about one function only.
-fn on_port(
-    port: &mut Port<'_>,
-    request: Request<'_>,
-    files: Vec<OwnedFd>,
-) -> Result<Vec<u8>, Failure> {
-    Ok(match request {
-        Request::RegionInfo { index } => port.region_info(index)?,
-        Request::IrqInfo { index } => port.irq_info(index)?,
-        Request::SetIrqs {
-            flags,
-            index,
-            start,
-            count,
-            data,
-        } => {
-            port.set_irqs(SetIrqs {
-                flags,
-                index,
-                start,
-                count,
-                data,
-                files,
-            })?;
-            Vec::new()
-        }
-        Request::RegionRead {
-            offset,
-            region,
-            count,
-        } => port.region_read(region, offset, count)?,
-        Request::RegionWrite {
-            offset,
-            region,
-            data,
-        } => port.region_write(region, offset, data)?,
-        Request::Reset => {
-            port.reset();
-            Vec::new()
-        }
-        _ => return Err(Errno::INVAL.into()),
-    })
-}
-
 /// Pass a function's messages on, and the level of its INTx#.
 fn send(interrupts: &mut Interrupts, messages: &[Message], function: &Function) {
     for (at, message) in messages.iter().enumerate() {
@@ -508,23 +464,4 @@ fn send(interrupts: &mut Interrupts, messages: &[Message], function: &Function) 
         }
     }
     interrupts.level(function.intx());
-}
-
-fn device_info(argsz: u32) -> Result<Vec<u8>, Failure> {
-    // What the client has no room for it does not get: newer clients take a
-    // longer structure.
-    if argsz < 16 {
-        return Err(Errno::INVAL.into());
-    }
-    let flags = uapi::VFIO_DEVICE_FLAGS_RESET | uapi::VFIO_DEVICE_FLAGS_PCI;
-    Ok(words(&[
-        16,
-        flags,
-        uapi::VFIO_PCI_NUM_REGIONS,
-        uapi::VFIO_PCI_NUM_IRQS,
-    ]))
-}
-
-fn words(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }

@@ -2,14 +2,15 @@
 //! lies behind is a [`Face`]; where its accesses go is the [`Dma`] that comes
 //! with each call.
 
+use super::Failure;
 use super::claims::Claims;
-use super::{Failure, words};
 use crate::interrupts::{Changed, Interrupts, SetIrqs};
-use crate::message::Errno;
+use crate::message::{Errno, Request};
 use crate::spec::{self, uapi};
 use gpu::VirtioGpu;
 use iommu::Dma;
 use pci::Function;
+use std::os::fd::OwnedFd;
 
 /// BAR of the transport, and where the device status is in it (virtio 1.2
 /// §4.1.4.3).
@@ -249,4 +250,68 @@ pub(super) fn msix(face: &mut dyn Face, dma: Dma<'_>) -> Option<(u16, u16)> {
         at = face.config_read(dma, at + 1, 1) as u16;
     }
     None
+}
+
+/// A command that is about one function only.
+pub(super) fn on_port(
+    port: &mut Port<'_>,
+    request: Request<'_>,
+    files: Vec<OwnedFd>,
+) -> Result<Vec<u8>, Failure> {
+    Ok(match request {
+        Request::RegionInfo { index } => port.region_info(index)?,
+        Request::IrqInfo { index } => port.irq_info(index)?,
+        Request::SetIrqs {
+            flags,
+            index,
+            start,
+            count,
+            data,
+        } => {
+            port.set_irqs(SetIrqs {
+                flags,
+                index,
+                start,
+                count,
+                data,
+                files,
+            })?;
+            Vec::new()
+        }
+        Request::RegionRead {
+            offset,
+            region,
+            count,
+        } => port.region_read(region, offset, count)?,
+        Request::RegionWrite {
+            offset,
+            region,
+            data,
+        } => port.region_write(region, offset, data)?,
+        Request::Reset => {
+            port.reset();
+            Vec::new()
+        }
+        _ => return Err(Errno::INVAL.into()),
+    })
+}
+
+/// VFIO_DEVICE_GET_INFO, which is the same for each.
+pub(super) fn device_info(argsz: u32) -> Result<Vec<u8>, Failure> {
+    // What the client has no room for it does not get: newer clients take a
+    // longer structure.
+    if argsz < 16 {
+        return Err(Errno::INVAL.into());
+    }
+    let flags = uapi::VFIO_DEVICE_FLAGS_RESET | uapi::VFIO_DEVICE_FLAGS_PCI;
+    Ok(words(&[
+        16,
+        flags,
+        uapi::VFIO_PCI_NUM_REGIONS,
+        uapi::VFIO_PCI_NUM_IRQS,
+    ]))
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
