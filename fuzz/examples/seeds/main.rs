@@ -43,6 +43,8 @@ fn main() -> io::Result<()> {
         put("pdb", "driver", &fs::read(driver.with_extension("pdb"))?)?;
     }
     put("scenario", "whole", SCENARIO.as_bytes())?;
+    put("gate", "suppressions", SUPPRESSIONS.as_bytes())?;
+    put("gate", "baseline", BASELINE.as_bytes())?;
     put("code", "privileged", &[&[0; 6], PRIVILEGED].concat())?;
 
     let records = run();
@@ -82,6 +84,35 @@ seed = 7
 order = "lazy"
 part-accesses = "all"
 
+[[answer]]
+of = "response"
+number = 2
+at = 24
+data = "ff00"
+
+[[fault]]
+at = "access"
+do = "redirect"
+to = 0x1000
+command = "TRANSFER*"
+direction = "read"
+iova = [0, 0xffff]
+after = "DxgkDdiEscape"
+window = [0, 1000000]
+probability = 0.5
+nth = 2
+
+[[fault]]
+at = "call"
+do = "fail"
+function = "DxgkCb*"
+status = "STATUS_NO_MEMORY"
+
+[verify]
+findings = ["stale-iotlb"]
+released = true
+frame = "unchanged"
+
 [[choice]]
 number = 3
 take = 1
@@ -101,6 +132,17 @@ do = "wait"
 [[workload]]
 do = "free"
 resource = 0
+"#;
+
+const SUPPRESSIONS: &str = r#"[[suppress]]
+finding = "handle-leak"
+function = "*stop*"
+reason = "mended in the next release"
+"#;
+
+const BASELINE: &str = r#"{"format": "dmasan-report", "version": 1,
+"findings": [{"id": "handle-leak", "breach": {"place": {"stack": [{"module": "a.sys", "function": "f"}]}}}],
+"bug_checks": []}
 "#;
 
 /// rdmsr, wrmsr, mov cr8, mov from cr0, in, out, cli, sti, pushfq, popfq,
