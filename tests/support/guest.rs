@@ -174,8 +174,11 @@ impl Guest {
                 let log = self.log();
                 let lines: Vec<&str> = log.lines().collect();
                 let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
-                let output = told(&self.kill());
-                panic!("waiting for {what}: {why}. The end of its console:\n{last}\n{output:?}");
+                let (code, stdout, stderr) = told(&self.kill());
+                panic!(
+                    "waiting for {what}: {why}. The end of its console:\n{last}\n\
+                     dmasan (exit code {code:?}):\n{stdout}{stderr}"
+                );
             }
             std::thread::sleep(Duration::from_millis(100));
         }
