@@ -94,6 +94,14 @@ fn a_fault_that_never_fired_and_what_is_not_so_fail_everywhere() {
     let rows = [
         (NEVER.to_owned(), "never fired"),
         (
+            "choice = [{ number = 99999, take = 1 }]\n".to_owned(),
+            "was never come to",
+        ),
+        (
+            "choice = [{ number = 4, take = 77 }]\n".to_owned(),
+            "ways only",
+        ),
+        (
             format!("{FIRES}[verify]\nfindings = [\"hang\"]\n"),
             "there is no finding hang",
         ),

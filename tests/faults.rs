@@ -325,7 +325,19 @@ fn a_plan_that_names_what_is_not_there_is_refused_with_its_line() {
         ),
         (
             "[[fault]]\nat = \"call\"\ndo = \"fail\"\nfunction = \"KeSetEvent\"",
-            "give a status",
+            "no document says how it fails",
+        ),
+        (
+            "[[fault]]\nat = \"call\"\ndo = \"fail\"\nafter = \"DxgkDdiStopDevcie\"",
+            "after",
+        ),
+        (
+            "[[fault]]\nat = \"access\"\ndo = \"drop\"\ncommand = \"TRANSFER_TO_HOST_4D\"",
+            "command",
+        ),
+        (
+            "[verify]\nstatus = [{ function = \"DxgkDdiNo\", returns = 0 }]",
+            "there is no routine \"DxgkDdiNo\"",
         ),
         ("[[fault]]\nat = \"call\"\ndo = \"explode\"", "line 3"),
         ("[verify]\nfindings = [\"late-iotlb\"]", "late-iotlb"),

@@ -45,10 +45,26 @@ pub fn scenario(command: &ScenarioCommand) -> Result<u8, CliError> {
 
 /// Are there the routines and findings that a plan names?
 pub fn check(plan: &Plan) -> Result<(), PlanError> {
-    plan.check_faults(injected::check)?;
+    plan.check_faults(|fault| {
+        injected::check(fault)?;
+        match &fault.command {
+            Some(pattern) if !machine::commands().any(|name| matches(pattern, name)) => Err(
+                format!("command = {pattern:?} names no command of virtio-gpu"),
+            ),
+            _ => Ok(()),
+        }
+    })?;
     let Some(verify) = &plan.verify else {
         return Ok(());
     };
+    for wanted in &verify.status {
+        if !injected::is_routine(&wanted.function) {
+            return Err(PlanError::Verify(format!(
+                "status: there is no routine {:?}",
+                wanted.function
+            )));
+        }
+    }
     let known = |id: &str| PAGES.iter().any(|(page, _)| *page == id);
     let findings = verify.findings.iter().flatten();
     match findings.into_iter().find(|id| !known(id)) {
@@ -114,6 +130,7 @@ pub fn ask_of(
     frames: Option<(Option<u32>, Option<u32>)>,
 ) {
     let mut checks = fired(plan, records);
+    checks.extend(met(plan, records));
     let Some(verify) = &plan.verify else {
         shown.ask(checks, None);
         return;
@@ -168,6 +185,29 @@ fn fired(plan: &Plan, records: &[Record]) -> Vec<Check> {
         Check::new(name, failure)
     };
     (0..).zip(faults.chain(answers)).map(check).collect()
+}
+
+/// Was each choice that the plan decides come to, with that way open? One
+/// check for each that was not: a driver that has changed since makes others.
+fn met<'a>(plan: &'a Plan, records: &[Record]) -> impl Iterator<Item = Check> + 'a {
+    let mut open: BTreeMap<u64, u32> = BTreeMap::new();
+    for record in records {
+        if let Event::Choice {
+            number, options, ..
+        } = &record.event
+        {
+            open.insert(*number, *options);
+        }
+    }
+    plan.choices.iter().filter_map(move |(number, take)| {
+        let name = format!("choice {number} ({take})");
+        let failure = match open.get(number) {
+            Some(options) if take < options => return None,
+            Some(options) => format!("{name}: there were {options} ways only, from 0"),
+            None => format!("{name} was never come to: a test that tested nothing"),
+        };
+        Some(Check::new(name, Some(failure)))
+    })
 }
 
 /// The last frame on scanout 0.

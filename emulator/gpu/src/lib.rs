@@ -33,6 +33,7 @@ pub use command::MAX_ENTRIES;
 pub use frame::{Frame, PngError};
 pub use owned::{Owned, ResourceFacts, Use};
 pub use resource::{MAX_SIDE, Rect};
+pub use tell::commands;
 pub use vsync::VSYNC_PERIOD;
 
 use device::Gpu;

@@ -20,7 +20,7 @@ impl VirtioGpu {
         resource: Option<u32>,
     ) {
         let journal = dma.env().scenario.journal();
-        let name = job.header.map_or("UNREAD", |h| command::name(h.kind));
+        let name = job.header.map_or(UNREAD, |h| command::name(h.kind));
         learnt(dma, job.context, name);
         let name = journal.name(name);
         journal.emit(Event::Command {
@@ -51,6 +51,15 @@ impl VirtioGpu {
             });
         }
     }
+}
+
+/// A command of which not even the header was read.
+const UNREAD: &str = "UNREAD";
+
+/// By what names the device does something, for [`scenario::Fault::command`].
+pub fn commands() -> impl Iterator<Item = &'static str> {
+    let known = crate::spec::command::NAMES.iter().map(|row| row.1);
+    known.chain([command::name(u32::MAX), UNREAD, crate::vsync::NAME])
 }
 
 /// Faults may be for certain commands only.

@@ -17,7 +17,7 @@ use scenario::SiteKind;
 /// multiples.
 pub const VSYNC_PERIOD: u64 = 16_666_667;
 /// The name of a vsync's reads in the journal.
-const NAME: &str = "SCANOUT (vsync)";
+pub(crate) const NAME: &str = "SCANOUT (vsync)";
 
 /// What is under way of it. Plain data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

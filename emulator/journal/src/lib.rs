@@ -10,10 +10,12 @@
 pub mod event;
 mod file;
 mod run;
+mod status;
 mod writer;
 
 pub use event::{Event, Record};
 pub use file::{MAX_RECORD, ReadError, Reader, Tail, read};
+pub use status::{status_name, status_value};
 pub use writer::{Journal, JournalError, State};
 
 #[cfg(test)]

@@ -21,13 +21,9 @@ pub mod vm;
 mod workload;
 
 pub use error::MachineError;
+pub use gpu::commands;
 pub use load::functions;
 pub use options::{DEFAULT_MEMORY, DEFAULT_QUARANTINE, DEVICE, Options};
 pub use run::{Machine, Snapshot};
 /// Routines that give memory or a mapping: a fault may let them fail.
 pub use windows::injected::{FALLIBLE, check as check_fault};
-
-/// Names of the GPU's commands, as journals and faults have them.
-pub fn commands() -> impl Iterator<Item = &'static str> {
-    gpu::spec::command::NAMES.iter().map(|&(_, name)| name)
-}

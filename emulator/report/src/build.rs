@@ -3,9 +3,9 @@
 use crate::clean::clean_short;
 use crate::layout::stack::shown;
 use crate::model::{Ending, Found, Frame, Live, Meta, Printed, Report, Stopped};
-use crate::spec::status_name;
 use journal::Record;
 use journal::event::{Begin, BugCheck, End, Event, ORDERED, StackId};
+use journal::status_name;
 use ledger::{Finding, Ledger, Place, Step};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use symbols::Symbolizer;

@@ -2,10 +2,11 @@
 
 use crate::model::{Ending, Found, Frame, Report};
 use crate::remedy::remedy;
-use crate::spec::{bug_check_name, status_name};
+use crate::spec::bug_check_name;
 use crate::triage::Standing;
 use journal::Tail;
 use journal::event::{AllocationKind, Certainty, Scope};
+use journal::status_name;
 use ledger::{AllocationFacts, Blame, BreachFacts, Command, Moment, Outcome, Party, Step, Stop};
 use ledger::{ClueKind, Ownership, Place, QueuePart, Reach};
 use serde_json::{Value, json};

@@ -7,9 +7,9 @@
 
 use crate::layout::{self, stack, stop_words};
 use crate::model::{Ending, Frame, Report};
-use crate::spec::status_name;
 use crate::triage::Standing;
 use journal::Tail;
+use journal::status_name;
 use ledger::Kind;
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use std::collections::BTreeMap;

@@ -34,6 +34,6 @@ pub use check::Check;
 pub use clean::clean;
 pub use model::{Ending, Found, Frame, Live, Meta, Printed, Report, Stopped};
 pub use pages::PAGES;
-pub use spec::{bug_check_name, status_name};
+pub use spec::bug_check_name;
 pub use suppress::{Suppression, SuppressionsError, parse as parse_suppressions};
 pub use triage::{Standing, Triage};

@@ -9,8 +9,8 @@ use crate::fingerprint;
 use crate::layout::{stack, stop_words};
 use crate::model::{Ending, Found, Frame, Report};
 use crate::pages;
-use crate::spec::status_name;
 use crate::triage::Standing;
+use journal::status_name;
 use ledger::Kind;
 use serde_json::{Value, json};
 

@@ -7,11 +7,12 @@
 
 use crate::clean::clean_short;
 use crate::layout::stack;
-use crate::spec::{bug_check_name, status_name};
+use crate::spec::bug_check_name;
 use journal::Record;
 use journal::event::{
     AllocationKind, ClaimStep, End, Event, NameId, Point, Scope, StackId, TrapKind,
 };
+use journal::status_name;
 use ledger::span;
 use ledger::spec::fault_reason;
 use std::collections::{BTreeMap, BTreeSet};

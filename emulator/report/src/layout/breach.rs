@@ -2,7 +2,7 @@
 
 use super::finding::{allocation_words, certainty, more_words};
 use super::{Page, Tone};
-use crate::spec::status_name;
+use journal::status_name;
 use ledger::{BreachFacts, Finding, Kind};
 
 pub(crate) fn draw(page: &mut Page, finding: &Finding, facts: &BreachFacts) {

@@ -3,9 +3,9 @@
 use super::finding::{allocation_words, certainty, stop_words};
 use super::{Line, Page, Tone, stack};
 use crate::model::{Ending, Frame, Report};
-use crate::spec::status_name;
 use crate::triage::Standing;
 use journal::Tail;
+use journal::status_name;
 use ledger::span;
 
 /// Bug checks told in full.

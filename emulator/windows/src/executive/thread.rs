@@ -215,7 +215,11 @@ pub(super) fn create(state: &mut State, p: &mut dyn Platform, call: &Call) -> An
     let client_id = pointer(call, p, 4)?;
     let (start, context) = (pointer(call, p, 5)?, call.argument(p, 6)?);
     let breach = breach(state, &rule::THREAD_IRQL, "PsCreateSystemThread", start.0);
-    let Some(id) = state.make_thread(p, start, context)? else {
+    let made = match p.scenario().refuses_memory() {
+        true => None,
+        false => state.make_thread(p, start, context)?,
+    };
+    let Some(id) = made else {
         return Ok(unless(breach, INSUFFICIENT_RESOURCES));
     };
     let Some(handle) = state.open(Handle::Thread(id)) else {

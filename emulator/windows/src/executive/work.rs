@@ -149,7 +149,11 @@ pub(super) fn allocate(state: &mut State, p: &mut dyn Platform, call: &Call) -> 
         let what = format!("IoAllocateWorkItem for {device}, an object of type {kind}");
         return Ok(rule::WORK_OBJECT.outcome(&[device.0], what));
     }
-    let Some(item) = state.allocate(p, layout::IO_SIZE)? else {
+    let made = match p.scenario().refuses_memory() {
+        true => None,
+        false => state.allocate(p, layout::IO_SIZE)?,
+    };
+    let Some(item) = made else {
         return Ok(unless(breach, 0u64));
     };
     p.write_u64(field(item, layout::IO_OBJECT)?, device.0)?;
