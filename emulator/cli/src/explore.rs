@@ -49,17 +49,20 @@ pub fn explore(arguments: &Explore) -> Result<u8, CliError> {
         watch(&progress, started, || search.is_finished());
         search.join().map_err(|_| explore::ExploreError::Worker)?
     })?;
+    // From here on Ctrl-C ends what is left: the runs that show the defects.
+    let mut interrupted = !whole && stop.swap(false, Ordering::Relaxed);
     let total = results.total();
     let coverage = Coverage::of(&progress.functions, &total.places);
     let extent = if whole { Extent::Whole } else { Extent::Cut };
-    let mut text = told(total, bounds, &coverage, extent);
+    let mut text = told(results.header(), total, &coverage, extent);
     let driver = arguments.subject.driver.to_string_lossy();
     let options = &results.header().arguments;
     clear(&arguments.out)?;
     for (number, defect) in shortest(total) {
         let folder = arguments.out.join(folder(number, defect));
         let plan = plan(&input.options.plan, defect);
-        let scenario = search::reproduce(&input, &arguments.subject, plan, &folder)?;
+        let scenario = search::reproduce(&input, &arguments.subject, plan, &folder, &stop)?;
+        interrupted |= stop.load(Ordering::Relaxed);
         text += &defect_told(number, defect);
         let again = reproduce::run(&driver, options, Some(&scenario));
         let _ = writeln!(text, "   {again}");
@@ -70,10 +73,16 @@ pub fn explore(arguments: &Explore) -> Result<u8, CliError> {
         (results.header(), total, &coverage, extent),
         (arguments.json.as_deref(), arguments.junit.as_deref()),
     )?;
-    Ok(match (total.defects.is_empty(), whole) {
-        (_, false) if stop.load(Ordering::Relaxed) => 130,
-        (true, _) => 0,
+    if interrupted {
+        return Ok(130);
+    }
+    let clean =
+        total.defects.is_empty() && explore::idle(results.header(), total, extent).is_empty();
+    Ok(match (clean, total.open.is_empty()) {
         (false, _) => 1,
+        (true, true) => 0,
+        // What was not followed to its end cannot be clean.
+        (true, false) => 2,
     })
 }
 
@@ -93,7 +102,7 @@ pub fn merge(arguments: &Merge) -> Result<u8, CliError> {
         true => Extent::Whole,
         false => Extent::Lacking(&merged.gaps),
     };
-    let mut text = told(&merged.total, merged.header.bounds, &coverage, extent);
+    let mut text = told(&merged.header, &merged.total, &coverage, extent);
     let Header {
         driver,
         arguments: options,
@@ -122,7 +131,9 @@ pub fn merge(arguments: &Merge) -> Result<u8, CliError> {
         (&merged.header, &merged.total, &coverage, extent),
         (arguments.json.as_deref(), arguments.junit.as_deref()),
     )?;
-    Ok(match (merged.total.defects.is_empty(), whole) {
+    let total = &merged.total;
+    let clean = total.defects.is_empty() && explore::idle(&merged.header, total, extent).is_empty();
+    Ok(match (clean, whole && total.open.is_empty()) {
         (false, _) => 1,
         (true, true) => 0,
         // What is not there cannot be clean.
@@ -182,7 +193,8 @@ fn watch(progress: &Progress, started: Instant, over: impl Fn() -> bool) {
     });
 }
 
-fn told(total: &Explored, bounds: Bounds, coverage: &Coverage, extent: Extent<'_>) -> String {
+fn told(header: &Header, total: &Explored, coverage: &Coverage, extent: Extent<'_>) -> String {
+    let bounds = header.bounds;
     let mut text = format!(
         "explored {} schedules of at most {} deviations: {} run to their end, {} cut off as \
          equivalent to others\n",
@@ -196,10 +208,12 @@ fn told(total: &Explored, bounds: Bounds, coverage: &Coverage, extent: Extent<'_
         "{} steps, {} choices; {coverage}",
         total.steps, total.choices,
     );
-    text.push_str(&search::runs(
-        total.timeouts,
-        "took too long by the host's clock and said nothing",
-    ));
+    for (why, open) in &total.open {
+        let _ = writeln!(text, "ERROR: {}", report::clean(&open.words(why)));
+    }
+    for why in explore::idle(header, total, extent) {
+        let _ = writeln!(text, "ERROR: {}", report::clean(&why));
+    }
     match extent {
         Extent::Whole => {}
         Extent::Cut => {

@@ -110,12 +110,14 @@ pub fn fuzz(arguments: &Fuzz) -> Result<u8, CliError> {
     if let Ok(Some(error)) = unwritten.into_inner() {
         return Err(error);
     }
+    // From here on Ctrl-C ends what is left: the runs that show the defects.
+    let interrupted = stop.swap(false, Ordering::Relaxed);
     let coverage = Coverage::of(&progress.functions, &fuzzed.places);
     let mut text = told(coverage, &fuzzed, started);
     let symbolizer = search::symbolizer(&arguments.subject.driver);
     for (number, (identity, found)) in (1..).zip(&fuzzed.defects) {
         let folder = folder(&defects, identity, found);
-        let scenario = search::reproduce(&input, &arguments.subject, named(found), &folder)?;
+        let scenario = search::reproduce(&input, &arguments.subject, named(found), &folder, &stop)?;
         let _ = writeln!(text, "\n{number}. {}: {}", found.finding, found.summary);
         if let Some(address) = found.function {
             let at = symbolizer.describe(address, false);
@@ -136,7 +138,7 @@ pub fn fuzz(arguments: &Fuzz) -> Result<u8, CliError> {
     files::write(&arguments.out.join("fuzzed.txt"), text.as_bytes())?;
     files::write(Path::new("-"), text.as_bytes())?;
     Ok(match fuzzed.defects.is_empty() {
-        _ if stop.load(Ordering::Relaxed) => 130,
+        _ if interrupted || stop.load(Ordering::Relaxed) => 130,
         true => 0,
         false => 1,
     })

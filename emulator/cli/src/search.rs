@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use symbols::{SymbolTable, Symbolizer};
 use windows::layout;
@@ -111,13 +112,14 @@ pub fn count(defects: usize) -> String {
 }
 
 /// Make the run that shows a defect, with all that `dmasan run` writes, and
-/// the scenario that gives it again; the path of that. It is made whatever
-/// Ctrl-C says: it takes no longer than any other run.
+/// the scenario that gives it again; the path of that. A run that `stop` ends
+/// is not whole, and says so.
 pub fn reproduce(
     input: &Input,
     subject: &Subject,
     plan: Plan,
     folder: &Path,
+    stop: &AtomicBool,
 ) -> Result<PathBuf, CliError> {
     let path = folder.join(files::SCENARIO);
     let again = Input {
@@ -135,7 +137,7 @@ pub fn reproduce(
     };
     let limit = RunLimit {
         deadline: Some(Instant::now() + SHOW_TIME),
-        stop: None,
+        stop: Some(stop),
     };
     run::once(&again, &subject, folder, &limit)?.write(folder)?;
     Ok(path)

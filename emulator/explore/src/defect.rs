@@ -1,12 +1,16 @@
 //! What was found, and when two finds are one.
 
+use crate::asked::Asked;
 use journal::Record;
 use journal::event::{End, Event, Point, StackId};
 use ledger::{Finding, Ledger, Party, Place};
+use scenario::Plan;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::hash::Hash;
 use std::ops::Range;
+use xxhash_rust::xxh3::Xxh3;
 
 /// One way that is not the default's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -99,9 +103,15 @@ impl Defect {
     }
 }
 
-/// Did the host's clock end a run that ended so?
-pub(crate) fn is_timeout(end: &End) -> bool {
-    matches!(end, End::OutOfTime { .. })
+/// The driver refused a step, or to start.
+#[derive(Clone, Debug)]
+struct Refusal {
+    /// By what and with which status.
+    key: String,
+    finding: &'static str,
+    summary: String,
+    /// A defect came before it, or a failure that was asked for.
+    explained: bool,
 }
 
 /// A bug check that no breach of a rule explains.
@@ -156,7 +166,11 @@ pub(crate) struct Judge {
     events: u32,
     stops: Vec<Stopped>,
     timeout: bool,
-    unfinished: Option<String>,
+    ended: bool,
+    refusals: Vec<Refusal>,
+    /// What the driver needs and dmasan lacks.
+    unsupported: Option<String>,
+    asked: Asked,
 }
 
 impl Judge {
@@ -166,7 +180,18 @@ impl Judge {
             events: 0,
             stops: Vec::new(),
             timeout: false,
-            unfinished: None,
+            ended: false,
+            refusals: Vec::new(),
+            unsupported: None,
+            asked: Asked::default(),
+        }
+    }
+
+    /// One that knows what the scenario asks.
+    pub fn by(plan: &Plan) -> Self {
+        Self {
+            asked: Asked::of(plan),
+            ..Self::new()
         }
     }
 
@@ -176,6 +201,8 @@ impl Judge {
         for record in records {
             self.ledger.push(record);
             self.events = self.events.saturating_add(1);
+            self.asked.take(&record.event);
+            self.ended |= matches!(record.event, Event::End(_));
             match &record.event {
                 Event::BugCheck(stop) if stop.finding.is_none() => self.stops.push(Stopped {
                     event: self.events,
@@ -185,23 +212,43 @@ impl Judge {
                 }),
                 Event::Stack { frames, .. } => places.extend(frames),
                 Event::Refused { step, status } => {
-                    self.unfinished = Some(format!("it refuses step {step} with {status:#010x}"));
+                    // "1 (create)": another step of the kind is refused alike.
+                    let kind = step.split_once(' ').map_or(step.as_str(), |(_, kind)| kind);
+                    let why = format!("it refuses step {step} with {status:#010x}");
+                    self.refuses("workload-refused", &format!("{kind} {status:#x}"), why);
                 }
                 Event::End(End::OutOfTime { .. }) => self.timeout = true,
                 Event::End(End::StartFailed { routine, status }) => {
-                    self.unfinished = Some(format!("{routine} returns {status:#010x}"));
+                    let why = format!("{routine} returns {status:#010x}");
+                    self.refuses("start-failed", &format!("{routine} {status:#x}"), why);
                 }
                 Event::End(End::Unsupported { reason, .. }) => {
-                    self.unfinished = Some(reason.clone());
+                    self.unsupported = Some(reason.clone());
                 }
                 _ => {}
             }
         }
     }
 
+    fn refuses(&mut self, finding: &'static str, what: &str, summary: String) {
+        let defects = self.ledger.findings().len() + self.stops.len();
+        self.refusals.push(Refusal {
+            key: format!("{finding} {what}"),
+            finding,
+            summary,
+            explained: defects > 0 || self.asked.disturbed(),
+        });
+    }
+
     /// A digest of what of the past later defects depend on.
     pub fn digest(&self) -> u128 {
-        self.ledger.digest()
+        let mut hasher = Xxh3::new();
+        self.ledger.digest().hash(&mut hasher);
+        self.asked.hash(&mut hasher);
+        for refusal in &self.refusals {
+            refusal.key.hash(&mut hasher);
+        }
+        hasher.digest128()
     }
 
     /// Did the host's clock end the run?
@@ -209,10 +256,29 @@ impl Judge {
         self.timeout
     }
 
-    /// Why the driver did not get through all that it was made to do, if it
-    /// is no defect that kept it from that.
+    /// Why the driver did not get through all that it was made to do, where
+    /// no fault kept it from that.
     pub fn unfinished(&self) -> Option<&str> {
-        self.unfinished.as_deref()
+        let refusals = self.refusals.iter();
+        let mut own = refusals.filter(|refusal| !refusal.explained);
+        self.unsupported()
+            .or_else(|| own.next().map(|refusal| &*refusal.summary))
+    }
+
+    /// What the driver needs and dmasan lacks.
+    pub fn unsupported(&self) -> Option<&str> {
+        self.unsupported.as_deref()
+    }
+
+    /// What the driver refused, by what stands for it.
+    pub fn refused(&self) -> BTreeSet<String> {
+        let keys = self.refusals.iter().map(|refusal| refusal.key.clone());
+        keys.collect()
+    }
+
+    /// The scenario's faults that were injected.
+    pub fn fired(&self) -> &BTreeSet<u32> {
+        self.asked.fired()
     }
 
     /// What is wrong so far, by finding and function of the driver: what two
@@ -278,18 +344,21 @@ impl Judge {
         self.stops.iter().filter(own)
     }
 
-    /// What is wrong so far, by identity.
-    pub fn defects(&self, schedule: &[Deviation]) -> Vec<(String, Defect)> {
-        if self.timeout {
-            // A hang by the host's clock depends on the host: it says nothing.
-            return Vec::new();
-        }
+    /// What is wrong so far, by identity. What the driver refuses is, unless
+    /// something explains it: a finding, a failure that was asked for, or that
+    /// it `refuses` that in the default order too.
+    pub fn defects(
+        &self,
+        schedule: &[Deviation],
+        refuses: &BTreeSet<String>,
+    ) -> Vec<(String, Defect)> {
         let defect = |finding: &str, summary: &str| Defect {
             finding: finding.to_owned(),
             summary: summary.to_owned(),
             schedule: schedule.to_vec(),
         };
-        let findings = self.ledger.findings().iter();
+        let made = self.ledger.findings().iter();
+        let findings = made.filter(|finding| !self.asked.expects(finding.kind.id()));
         let findings = findings.map(|finding| {
             let made = defect(finding.kind.id(), &finding.summary);
             (identity(finding), made)
@@ -299,7 +368,19 @@ impl Judge {
             write_stack(&mut key, self.ledger.stack(stop.stack));
             (key, defect("bug-check", &stop.reason))
         });
-        findings.chain(stops).collect()
+        let mut defects: Vec<_> = findings.chain(stops).collect();
+        for refusal in &self.refusals {
+            let explained = refusal.explained || self.asked.lists_findings();
+            if !explained && !refuses.contains(&refusal.key) {
+                let made = defect(refusal.finding, &refusal.summary);
+                defects.push((refusal.key.clone(), made));
+            }
+        }
+        if self.ended && self.unsupported.is_none() {
+            let broken = self.asked.broken(&self.ledger).into_iter();
+            defects.extend(broken.map(|(key, why)| (key, defect("verify", &why))));
+        }
+        defects
     }
 }
 

@@ -22,6 +22,7 @@
 //! needs no footprint of anybody's, and cannot be wrong about one.
 #![forbid(unsafe_code)]
 
+mod asked;
 mod defect;
 mod error;
 pub mod fuzz;
@@ -38,7 +39,7 @@ pub use error::ExploreError;
 pub use merge::{Gap, Gaps, Merged, merge};
 pub use pool::{Progress, explore};
 pub use results::{Header, Line, Results, Whole};
-pub use told::{Extent, json, junit};
+pub use told::{Extent, idle, json, junit};
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,10 +92,40 @@ pub struct Unit {
     pub first: Option<Deviation>,
 }
 
+/// Runs that say nothing of what comes after some moment in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// How many there are.
+    pub runs: u64,
+    /// The shortest schedule of one.
+    pub schedule: Vec<Deviation>,
+}
+
+impl Open {
+    /// The same in a sentence, with why.
+    #[must_use]
+    pub fn words(&self, why: &str) -> String {
+        let by = match self.schedule.as_slice() {
+            [] => "the default order".to_owned(),
+            schedule => {
+                let words = schedule
+                    .iter()
+                    .map(|of| format!("choice {}: {}", of.number, of.words()));
+                words.collect::<Vec<_>>().join(", ")
+            }
+        };
+        match self.runs {
+            1 => format!("a run was not followed to its end ({by}): {why}"),
+            runs => format!("{runs} runs were not followed to their end (first {by}): {why}"),
+        }
+    }
+}
+
 /// What exploring a unit gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explored {
-    /// Schedules that were run, to their end or to where they were cut off.
+    /// Schedules that were run, to their end or to where they were cut off,
+    /// each once: a unit counts those of as many deviations as its bound.
     pub runs: u64,
     /// Those that were cut off, being equivalent to others from there on.
     pub cut: u64,
@@ -104,8 +135,16 @@ pub struct Explored {
     pub choices: u64,
     /// Distinct states met where something was to choose, in this unit.
     pub states: u64,
-    /// Runs that the host's clock ended, which say nothing.
+    /// Units that the host's clock ended: they are no result, and no file has
+    /// them.
     pub timeouts: u64,
+    /// Runs that could not be followed to their end, by why not.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub open: BTreeMap<String, Open>,
+    /// The scenario's faults that were injected in any run, from 0; after
+    /// them the answers that were written over.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub fired: BTreeSet<u32>,
     /// The defects, by their identity; each with its shortest schedule.
     pub defects: BTreeMap<String, Defect>,
     /// Addresses of driver code seen: trap sites and their callers.
@@ -124,8 +163,25 @@ impl Explored {
         add(&mut self.states, other.states);
         add(&mut self.timeouts, other.timeouts);
         self.places.extend(other.places);
+        self.fired.extend(other.fired);
+        for (why, open) in other.open {
+            self.leave_open(why, open);
+        }
         for (key, defect) in other.defects {
             self.keep(key, defect);
+        }
+    }
+
+    /// Runs could not be followed to their end.
+    pub(crate) fn leave_open(&mut self, why: String, open: Open) {
+        let Some(known) = self.open.get_mut(&why) else {
+            self.open.insert(why, open);
+            return;
+        };
+        known.runs = known.runs.saturating_add(open.runs);
+        let order = |schedule: &[Deviation]| (schedule.len(), schedule.to_vec());
+        if order(&open.schedule) < order(&known.schedule) {
+            known.schedule = open.schedule;
         }
     }
 

@@ -3,13 +3,13 @@
 use crate::defect::{Deviation, What};
 use crate::error::ExploreError;
 use crate::results::Results;
-use crate::walk::{Subject, Walker};
+use crate::walk::{Left, Subject, Trunk, Walk, Walker};
 use crate::{Bounds, Explored, Unit};
 use machine::{Machine, Options};
 use scenario::Choice;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How far it is, for a progress bar; read while the workers write.
@@ -93,26 +93,7 @@ pub fn explore(
         name: driver.1,
         options,
     };
-    let mut first = Walker::new(subject.machine()?, bounds.reduce, stop)?;
-    let (trunk, choices) = first.trunk()?;
-    // What a fault keeps the driver from is what the scenario asks for.
-    if let Some(why) = first.unfinished()
-        && trunk.defects.is_empty()
-        && options.plan.faults.is_empty()
-    {
-        return Err(ExploreError::Unfinished { why });
-    }
-    results.keep(
-        Unit {
-            bound: 0,
-            first: None,
-        },
-        trunk,
-    )?;
-    results.finish(0, 1)?;
-    progress.show(results);
     let halt = AtomicBool::new(false);
-    let started = Instant::now();
     let shared = Shared {
         subject,
         bounds,
@@ -135,15 +116,7 @@ pub fn explore(
                 }
             }
         });
-        let mut whole = true;
-        for bound in 1..=bounds.deviations {
-            let began = started.elapsed().as_millis() as u64;
-            progress.began.store(began, Ordering::Relaxed);
-            whole &= shared.pass(bound, &choices, workers);
-            if !whole {
-                break;
-            }
-        }
+        let whole = shared.all(workers);
         drop(done);
         let _ = watch.join();
         match shared
@@ -153,7 +126,7 @@ pub fn explore(
             .take()
         {
             Some(error) => Err(error),
-            None => Ok(whole),
+            None => whole,
         }
     })
 }
@@ -168,8 +141,43 @@ struct Shared<'a> {
 }
 
 impl<'r> Shared<'r> {
+    /// Walk every unit; whether all were.
+    fn all(&self, workers: usize) -> Result<bool, ExploreError> {
+        let started = Instant::now();
+        let machine = self.subject.machine()?;
+        let mut first = Walker::new(machine, self.bounds.reduce, self.halt)?;
+        let (walk, choices) = first.trunk()?;
+        let trunk = first.default().clone();
+        drop(first);
+        if matches!(walk.left, Some(Left::Stopped)) {
+            return Ok(false);
+        }
+        if let Some(why) = trunk.unfinished()
+            && walk.explored.defects.is_empty()
+        {
+            let why = why.to_owned();
+            return Err(ExploreError::Unfinished { why });
+        }
+        let unit = Unit {
+            bound: 0,
+            first: None,
+        };
+        if !self.keep(unit, walk)? {
+            return Ok(false);
+        }
+        self.lock().finish(0, 1)?;
+        for bound in 1..=self.bounds.deviations {
+            let began = started.elapsed().as_millis() as u64;
+            self.progress.began.store(began, Ordering::Relaxed);
+            if !self.pass(bound, &choices, &trunk, workers) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Walk every unit of a bound; whether all were.
-    fn pass(&self, bound: u32, choices: &[Choice], workers: usize) -> bool {
+    fn pass(&self, bound: u32, choices: &[Choice], trunk: &Arc<Trunk>, workers: usize) -> bool {
         let units = self.units(bound, choices);
         self.progress.bound.store(bound.into(), Ordering::Relaxed);
         self.progress.units.store(0, Ordering::Relaxed);
@@ -180,7 +188,7 @@ impl<'r> Shared<'r> {
         std::thread::scope(|scope| {
             for _ in 0..workers.clamp(1, units.len().max(1)) {
                 scope.spawn(|| {
-                    if let Err(error) = self.work(&units, &next) {
+                    if let Err(error) = self.work(&units, trunk, &next) {
                         self.fail(error);
                     }
                 });
@@ -220,7 +228,12 @@ impl<'r> Shared<'r> {
             .collect()
     }
 
-    fn work(&self, units: &[Unit], next: &AtomicUsize) -> Result<(), ExploreError> {
+    fn work(
+        &self,
+        units: &[Unit],
+        trunk: &Arc<Trunk>,
+        next: &AtomicUsize,
+    ) -> Result<(), ExploreError> {
         let mut walker: Option<Walker<'_, Machine>> = None;
         while !self.halt.load(Ordering::Relaxed) {
             let Some(&unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) else {
@@ -231,26 +244,46 @@ impl<'r> Shared<'r> {
                     Some(walker) => walker,
                     None => {
                         let machine = self.subject.machine()?;
-                        let mut new = Walker::new(machine, self.bounds.reduce, self.halt)?;
-                        new.trunk()?;
-                        walker.insert(new)
+                        let reduce = self.bounds.reduce;
+                        walker.insert(Walker::beside(machine, trunk, reduce, self.halt)?)
                     }
                 };
-                match walker.unit(unit)? {
-                    Ok(explored) => self.keep(unit, explored)?,
-                    Err(_stopped) => break,
+                let walk = walker.unit(unit)?;
+                if matches!(walk.left, Some(Left::Stopped)) {
+                    break;
                 }
+                self.keep(unit, walk)?;
             }
             self.progress.units.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    fn keep(&self, unit: Unit, explored: Explored) -> Result<(), ExploreError> {
+    /// Keep what a unit gave; of one that took too long only what it found,
+    /// so that it is walked again the next time. Whether it is done.
+    fn keep(&self, unit: Unit, walk: Walk) -> Result<bool, ExploreError> {
         let mut results = self.lock();
-        results.keep(unit, explored)?;
+        let done = match walk.left {
+            None => {
+                results.keep(unit, walk.explored)?;
+                true
+            }
+            Some(left) => {
+                let mut found = Explored {
+                    defects: walk.explored.defects,
+                    ..Explored::default()
+                };
+                if let Left::Late(schedule) = left {
+                    let (why, open) = Left::open(&schedule);
+                    found.timeouts = 1;
+                    found.leave_open(why, open);
+                }
+                results.tell(found);
+                false
+            }
+        };
         self.progress.show(&results);
-        Ok(())
+        Ok(done)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, &'r mut Results> {

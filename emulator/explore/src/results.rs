@@ -166,6 +166,11 @@ impl Results {
         Ok(())
     }
 
+    /// What was found in a unit that is not to be kept: it is walked again.
+    pub(crate) fn tell(&mut self, explored: Explored) {
+        self.total.add(explored);
+    }
+
     /// Keep that all `units` units of a bound are there.
     ///
     /// # Errors

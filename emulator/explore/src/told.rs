@@ -2,6 +2,7 @@
 
 use crate::{Explored, Gaps, Header};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use scenario::Plan;
 use serde_json::json;
 
 /// Was all explored that was to be?
@@ -13,6 +14,28 @@ pub enum Extent<'a> {
     Cut,
     /// Shards lack this.
     Lacking(&'a Gaps),
+}
+
+/// Faults of the scenario, and answers that it writes over, that were injected
+/// in no run: a sentence each. None while not all was explored.
+#[must_use]
+pub fn idle(header: &Header, total: &Explored, extent: Extent<'_>) -> Vec<String> {
+    let Ok(plan) = Plan::parse(&header.scenario) else {
+        return Vec::new();
+    };
+    if extent != Extent::Whole {
+        return Vec::new();
+    }
+    let faults = plan.faults.iter().map(scenario::Fault::title);
+    let answers = plan.answers.iter().map(scenario::Answer::title);
+    (0..)
+        .zip(faults.chain(answers))
+        .filter(|(index, _)| !total.fired.contains(index))
+        .map(|(index, title)| {
+            let number = index + 1;
+            format!("fault {number} ({title}) never fired: a test that tested nothing")
+        })
+        .collect()
 }
 
 /// The results as JSON. `coverage` is functions reached, functions there are,
@@ -31,7 +54,7 @@ pub fn json(
         "driver": {"name": header.driver, "xxh3-128": header.digest},
         "arguments": header.arguments,
         "bounds": header.bounds,
-        "whole": extent == Extent::Whole,
+        "whole": extent == Extent::Whole && total.open.is_empty(),
         "gaps": match extent {
             Extent::Lacking(gaps) => json!(gaps),
             Extent::Whole | Extent::Cut => json!(null),
@@ -41,6 +64,12 @@ pub fn json(
         "steps": total.steps,
         "choices": total.choices,
         "timeouts": total.timeouts,
+        "open": total.open.iter().map(|(why, open)| json!({
+            "why": why,
+            "runs": open.runs,
+            "schedule": open.schedule,
+        })).collect::<Vec<_>>(),
+        "idle": idle(header, total, extent),
         "coverage": {"functions": functions, "reached": reached, "places": places},
         "defects": defects.iter().map(|(identity, defect)| json!({
             "identity": identity,
@@ -76,6 +105,17 @@ pub fn junit(header: &Header, total: &Explored, extent: Extent<'_>) -> String {
         let told = xxhash_rust::xxh3::xxh3_64(identity.as_bytes()) as u32;
         let name = format!("{} {told:08x}", defect.finding);
         suite.add_test_case(TestCase::new(name, status));
+    }
+    for why in idle(header, total, extent) {
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+        status.set_type("scenario-check");
+        status.set_message(why);
+        suite.add_test_case(TestCase::new("each fault was injected", status));
+    }
+    for (why, open) in &total.open {
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+        status.set_message(open.words(why));
+        suite.add_test_case(TestCase::new("every run was followed to its end", status));
     }
     if total.defects.is_empty() {
         let name = format!("{} schedules", total.runs);

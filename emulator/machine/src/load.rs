@@ -152,6 +152,7 @@ impl Machine {
                 traps: 0,
                 ended: None,
                 held: Default::default(),
+                spin: Default::default(),
                 boot: BootFrames {
                     next: first_boot,
                     end: boot_end,

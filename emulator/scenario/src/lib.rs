@@ -217,14 +217,20 @@ impl Scenario {
     /// Hash what the machine's future depends on: not the count of choices,
     /// by which they are only named.
     pub fn hash_state(&self, hasher: &mut impl Hasher) {
+        self.now().hash(hasher);
+        self.hash_timeless(hasher);
+    }
+
+    /// [`Scenario::hash_state`] but for the time.
+    pub fn hash_timeless(&self, hasher: &mut impl Hasher) {
         let State {
-            time,
+            time: _,
             random,
             choices: _,
             answers,
             ref faults,
         } = *self.state.borrow();
-        (time, random, faults).hash(hasher);
+        (random, faults).hash(hasher);
         if !self.altered.borrow().is_empty() {
             answers.hash(hasher);
         }

@@ -6,19 +6,24 @@ mod tests;
 
 pub(crate) use subject::{Subject, Walked};
 
-use crate::defect::{Deviation, Judge, What, is_timeout};
+use crate::defect::{Deviation, Judge, What};
 use crate::error::ExploreError;
-use crate::{Explored, Unit};
+use crate::{Explored, Open, Unit};
 use journal::event::End;
 use machine::vm::RunLimit;
 use scenario::Choice;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// No run takes longer by the host's clock, what others take in between left
-/// out; one that does says nothing.
-const RUN_TIME: Duration = Duration::from_secs(20);
+/// out; one that does says nothing. A driver that hangs is found to by its
+/// traps, long before that on most hosts.
+const RUN_TIME: Duration = Duration::from_secs(60);
+/// A unit that the host's clock ends is walked once more: the host may have
+/// been busy.
+const TRIES: u32 = 2;
 
 /// A machine that walks.
 pub(crate) struct Walker<'a, M: Walked> {
@@ -30,14 +35,29 @@ pub(crate) struct Walker<'a, M: Walked> {
     reduce: bool,
     /// The machine before anything.
     start: Point<M::Moment>,
-    /// States of the default order: they are explored with every deviation
-    /// that is allowed at all.
-    trunk: HashMap<Key, u32>,
+    trunk: Arc<Trunk>,
     /// The default order up to the unit walked last, so that the next need
     /// not begin anew.
     cursor: Option<Cursor<M::Moment>>,
-    /// Why the default order says too little, if it does.
+}
+
+/// The default order, which every other is compared with.
+#[derive(Default)]
+pub(crate) struct Trunk {
+    /// Its states: they are explored with every deviation that is allowed at
+    /// all.
+    states: HashSet<Key>,
+    /// What the driver refuses in it, by what stands for that.
+    refuses: BTreeSet<String>,
+    /// Why it says too little, if it does.
     unfinished: Option<String>,
+}
+
+impl Trunk {
+    /// Why it is none to deviate from.
+    pub fn unfinished(&self) -> Option<&str> {
+        self.unfinished.as_deref()
+    }
 }
 
 /// Two runs that have the same key go on alike, and what is found in one from
@@ -59,8 +79,47 @@ struct Cursor<P> {
     point: Point<P>,
 }
 
-/// The walk was stopped from outside; the unit counts for nothing.
-pub(crate) struct Stopped;
+/// Why a walk did not come to its end: it is no result.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// It was stopped from outside.
+    Stopped,
+    /// The host's clock ended the run of this schedule.
+    Late(Vec<Deviation>),
+}
+
+impl Left {
+    /// As the results have it.
+    pub fn open(schedule: &[Deviation]) -> (String, Open) {
+        let why = format!(
+            "it takes more than {} s of this host's time",
+            RUN_TIME.as_secs()
+        );
+        let schedule = schedule.to_vec();
+        (why, Open { runs: 1, schedule })
+    }
+}
+
+/// What came of walking a unit.
+pub(crate) struct Walk {
+    /// What it gave; of one that was left what was found until then.
+    pub explored: Explored,
+    /// Why it was left, if it was.
+    pub left: Option<Left>,
+}
+
+/// What a step of a run made: its choices, and the end if it was the last.
+type Stepped = (Vec<Choice>, Option<End>);
+
+impl Left {
+    /// The same, of the run of this schedule.
+    fn of(self, schedule: &[Deviation]) -> Self {
+        match self {
+            Self::Stopped => Self::Stopped,
+            Self::Late(_) => Self::Late(schedule.to_vec()),
+        }
+    }
+}
 
 enum Ended {
     /// The run's own end.
@@ -71,7 +130,7 @@ enum Ended {
 
 impl<'a, M: Walked> Walker<'a, M> {
     pub fn new(machine: M, reduce: bool, stop: &'a AtomicBool) -> Result<Self, ExploreError> {
-        let judge = Judge::new();
+        let judge = Judge::by(machine.plan());
         let start = Point {
             moment: machine.save()?,
             judge: judge.clone(),
@@ -84,68 +143,119 @@ impl<'a, M: Walked> Walker<'a, M> {
             stop,
             reduce,
             start,
-            trunk: HashMap::new(),
+            trunk: Arc::default(),
             cursor: None,
-            unfinished: None,
+        })
+    }
+
+    /// One for another worker: the default order was run already.
+    pub fn beside(
+        machine: M,
+        trunk: &Arc<Trunk>,
+        reduce: bool,
+        stop: &'a AtomicBool,
+    ) -> Result<Self, ExploreError> {
+        Ok(Self {
+            trunk: trunk.clone(),
+            ..Self::new(machine, reduce, stop)?
         })
     }
 
     /// Run the default order: what it gave, and its choices.
-    pub fn trunk(&mut self) -> Result<(Explored, Vec<Choice>), ExploreError> {
+    pub fn trunk(&mut self) -> Result<(Walk, Vec<Choice>), ExploreError> {
         let start = self.start.clone();
-        self.restore(&start, &[])?;
-        let mut explored = Explored {
-            runs: 1,
-            ..Explored::default()
-        };
+        let mut trunk = Trunk::default();
+        let mut explored = Explored::default();
         let mut choices = Vec::new();
+        let mut left = None;
+        for _ in 0..TRIES {
+            self.restore(&start, &[])?;
+            (explored, choices) = (Explored::default(), Vec::new());
+            explored.runs = 1;
+            left = self.default_order(&mut trunk, &mut explored, &mut choices)?;
+            if !matches!(left, Some(Left::Late(_))) {
+                break;
+            }
+        }
+        trunk.refuses = self.judge.refused();
+        trunk.unfinished = match &left {
+            Some(Left::Late(_)) => Some(Left::open(&[]).0),
+            _ => self.judge.unfinished().map(str::to_owned),
+        };
+        explored.choices = choices.len() as u64;
+        explored.states = trunk.states.len() as u64;
+        self.trunk = Arc::new(trunk);
+        self.take_in(&[], &mut explored);
+        Ok((Walk { explored, left }, choices))
+    }
+
+    fn default_order(
+        &mut self,
+        trunk: &mut Trunk,
+        explored: &mut Explored,
+        choices: &mut Vec<Choice>,
+    ) -> Result<Option<Left>, ExploreError> {
         let mut spent = Duration::ZERO;
         self.listen(&mut explored.places);
         loop {
             if self.reduce && self.machine.may_choose() {
-                let key = self.key()?;
-                self.trunk.insert(key, u32::MAX);
+                trunk.states.insert(self.key()?);
             }
-            let (made, end) = self.step(&mut spent, &mut explored.places)?;
+            let (made, end) = match self.step(&mut spent, &mut explored.places)? {
+                Ok(stepped) => stepped,
+                Err(left) => return Ok(Some(left)),
+            };
             explored.steps += 1;
             choices.extend(made);
             if end.is_some() {
-                break;
+                return Ok(None);
             }
         }
-        self.take_in(&[], &mut explored);
-        let late = || format!("it takes more than {} s", RUN_TIME.as_secs());
-        let unfinished = self.judge.unfinished().map(str::to_owned);
-        self.unfinished = unfinished.or_else(|| self.judge.timeout().then(late));
-        explored.choices = choices.len() as u64;
-        explored.states = self.trunk.len() as u64;
-        Ok((explored, choices))
     }
 
-    /// Why the default order, once it was run, is none to deviate from.
-    pub fn unfinished(&self) -> Option<String> {
-        self.unfinished.clone()
+    /// The default order, once it was run.
+    pub fn default(&self) -> &Arc<Trunk> {
+        &self.trunk
     }
 
     /// Walk a unit.
-    pub fn unit(&mut self, unit: Unit) -> Result<Result<Explored, Stopped>, ExploreError> {
-        let mut explored = Explored::default();
+    pub fn unit(&mut self, unit: Unit) -> Result<Walk, ExploreError> {
         let Some(first) = unit.first else {
-            return Ok(Ok(self.trunk()?.0));
+            return Ok(self.trunk()?.0);
         };
-        self.go_to(first.number)?;
+        let mut tries = 1;
+        loop {
+            let mut explored = Explored::default();
+            let left = self.explore(unit, first, &mut explored)?.err();
+            if matches!(left, Some(Left::Late(_))) && tries < TRIES {
+                tries += 1;
+                continue;
+            }
+            return Ok(Walk { explored, left });
+        }
+    }
+
+    fn explore(
+        &mut self,
+        unit: Unit,
+        first: Deviation,
+        explored: &mut Explored,
+    ) -> Result<Result<(), Left>, ExploreError> {
+        if let Err(left) = self.go_to(first.number)? {
+            return Ok(Err(left));
+        }
         let schedule = vec![first];
         self.decide(&schedule);
         let left = unit.bound.saturating_sub(1);
         let mut seen = HashMap::new();
-        let walked = self.walk(schedule, left, &mut seen, &mut explored)?;
+        let walked = self.walk(schedule, left, &mut seen, explored)?;
         explored.states = seen.len() as u64;
-        Ok(walked.map(|()| explored))
+        Ok(walked)
     }
 
     /// Bring the machine to the step of the default order that makes choice
     /// `number`.
-    fn go_to(&mut self, number: u64) -> Result<(), ExploreError> {
+    fn go_to(&mut self, number: u64) -> Result<Result<(), Left>, ExploreError> {
         match self.cursor.take().filter(|cursor| cursor.choices <= number) {
             Some(cursor) => {
                 self.restore(&cursor.point, &[])?;
@@ -166,7 +276,10 @@ impl<'a, M: Walked> Walker<'a, M> {
             } else {
                 None
             };
-            let (_, end) = self.step(&mut spent, &mut places)?;
+            let (_, end) = match self.step(&mut spent, &mut places)? {
+                Ok(stepped) => stepped,
+                Err(left) => return Ok(Err(left)),
+            };
             if self.machine.choices() > number {
                 // A choice outside what `may_choose` foresees has no snapshot
                 // before it; there is none such but random bytes.
@@ -179,7 +292,7 @@ impl<'a, M: Walked> Walker<'a, M> {
                     choices: before,
                     point,
                 });
-                return Ok(());
+                return Ok(Ok(()));
             }
             if end.is_some() {
                 return Err(ExploreError::NotDeterministic {
@@ -198,13 +311,15 @@ impl<'a, M: Walked> Walker<'a, M> {
         left: u32,
         seen: &mut HashMap<Key, u32>,
         explored: &mut Explored,
-    ) -> Result<Result<(), Stopped>, ExploreError> {
-        explored.runs += 1;
+    ) -> Result<Result<(), Left>, ExploreError> {
+        // Those of fewer deviations are the smaller bounds' own.
+        let own = u64::from(left == 0);
+        explored.runs += own;
         let last = schedule.last().map_or(0, |deviation| deviation.number);
         let mut spent = Duration::ZERO;
         let ended = loop {
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(Err(Stopped));
+                return Ok(Err(Left::Stopped));
             }
             let may_choose = self.machine.may_choose();
             let passed = self.machine.choices() > last;
@@ -216,16 +331,17 @@ impl<'a, M: Walked> Walker<'a, M> {
             } else {
                 None
             };
-            let (made, end) = self.step(&mut spent, &mut explored.places)?;
+            let (made, end) = match self.step(&mut spent, &mut explored.places)? {
+                Ok(stepped) => stepped,
+                Err(left) => return Ok(Err(left.of(&schedule))),
+            };
             explored.steps += 1;
-            let timeout = end.as_ref().is_some_and(is_timeout);
             let branches: Vec<Choice> = made
                 .into_iter()
                 .filter(|choice| choice.number > last && branches(choice))
                 .collect();
-            explored.choices += branches.len() as u64;
-            // A run that the clock ended does not end so again.
-            if let Some(point) = point.filter(|_| !branches.is_empty() && !timeout) {
+            explored.choices += own * branches.len() as u64;
+            if let Some(point) = point.filter(|_| !branches.is_empty()) {
                 for choice in branches {
                     let Some(what) = What::of(choice.point) else {
                         continue;
@@ -239,14 +355,18 @@ impl<'a, M: Walked> Walker<'a, M> {
                             at: Some(choice.time),
                         });
                         self.restore(&point, &longer)?;
-                        if let Err(stopped) = self.walk(longer, left - 1, seen, explored)? {
-                            return Ok(Err(stopped));
+                        if let Err(why) = self.walk(longer, left - 1, seen, explored)? {
+                            return Ok(Err(why));
                         }
                     }
                 }
                 // Back to where this schedule was.
                 self.restore(&point, &schedule)?;
-                let (_, again) = self.step(&mut Duration::default(), &mut explored.places)?;
+                let mut anew = Duration::ZERO;
+                let (_, again) = match self.step(&mut anew, &mut explored.places)? {
+                    Ok(stepped) => stepped,
+                    Err(left) => return Ok(Err(left.of(&schedule))),
+                };
                 if again != end {
                     return Err(ExploreError::NotDeterministic {
                         choice: self.machine.choices(),
@@ -258,7 +378,7 @@ impl<'a, M: Walked> Walker<'a, M> {
                 break Ended::AtItsEnd;
             }
         };
-        explored.cut += u64::from(matches!(ended, Ended::Cut));
+        explored.cut += own * u64::from(matches!(ended, Ended::Cut));
         self.take_in(&schedule, explored);
         Ok(Ok(()))
     }
@@ -267,7 +387,7 @@ impl<'a, M: Walked> Walker<'a, M> {
     fn known(&self, left: u32, seen: &mut HashMap<Key, u32>) -> Result<bool, ExploreError> {
         let key = self.key()?;
         // The trunk has one deviation more left than any schedule.
-        if self.trunk.contains_key(&key) {
+        if self.trunk.states.contains(&key) {
             return Ok(true);
         }
         let best = seen.entry(key).or_insert(0);
@@ -305,29 +425,38 @@ impl<'a, M: Walked> Walker<'a, M> {
 
     /// Take in what is wrong in the run so far.
     fn take_in(&self, schedule: &[Deviation], explored: &mut Explored) {
-        explored.timeouts += u64::from(self.judge.timeout());
-        for (key, defect) in self.judge.defects(schedule) {
+        explored.fired.extend(self.judge.fired());
+        if let Some(why) = self.judge.unsupported() {
+            let schedule = schedule.to_vec();
+            explored.leave_open(why.to_owned(), Open { runs: 1, schedule });
+        }
+        for (key, defect) in self.judge.defects(schedule, &self.trunk.refuses) {
             explored.keep(key, defect);
         }
     }
 
     /// One step of a run that has taken `spent` of the host's time so far: a
     /// driver that polls for ever traps for ever, so it is the run that has a
-    /// limit.
+    /// limit. A run that is left is not to be stepped on.
     fn step(
         &mut self,
         spent: &mut Duration,
         places: &mut BTreeSet<u64>,
-    ) -> Result<(Vec<Choice>, Option<End>), ExploreError> {
+    ) -> Result<Result<Stepped, Left>, ExploreError> {
         let began = Instant::now();
         let limit = RunLimit {
             deadline: Some(began + RUN_TIME.saturating_sub(*spent)),
-            stop: None,
+            stop: Some(self.stop),
         };
         let stepped = self.machine.step(&limit)?;
+        match stepped.1 {
+            Some(End::Interrupted) => return Ok(Err(Left::Stopped)),
+            Some(End::OutOfTime { .. }) => return Ok(Err(Left::Late(Vec::new()))),
+            _ => {}
+        }
         self.listen(places);
         *spent += began.elapsed();
-        Ok(stepped)
+        Ok(Ok(stepped))
     }
 
     /// Take in what the journal has more.

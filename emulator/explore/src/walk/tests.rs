@@ -2,7 +2,7 @@
 //! reduction is what it finds without.
 #![allow(clippy::unwrap_used)]
 
-use super::{Stopped, Walked, Walker};
+use super::{Left, Walk, Walked, Walker};
 use crate::error::ExploreError;
 use crate::{Deviation, Explored, Unit, What};
 use journal::event::{
@@ -41,6 +41,8 @@ enum Op {
     Chance,
     /// A choice, in the runs that deviated from the first.
     Other,
+    /// Takes too long by the host's clock, in those runs.
+    Slow,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -62,6 +64,8 @@ struct State {
 struct Toy {
     ops: Vec<Op>,
     plan: Plan,
+    /// How often the host is too slow yet.
+    slow: u32,
     state: State,
     choices: u64,
     made: Vec<Choice>,
@@ -81,6 +85,7 @@ impl Toy {
             ops: ops.to_vec(),
             decided: RefCell::new(plan.choices.clone()),
             plan,
+            slow: 0,
             state: State::default(),
             choices: 0,
             made: Vec::new(),
@@ -212,7 +217,7 @@ impl Toy {
                     self.choose(Point::Random);
                 }
             }
-            Op::Allocate(_) => {}
+            Op::Allocate(_) | Op::Slow => {}
         }
     }
 }
@@ -245,6 +250,14 @@ impl Walked for Toy {
             self.journal.emit(Event::End(End::Completed));
             return Ok((self.made.clone(), Some(End::Completed)));
         };
+        if matches!(op, Op::Slow) && std::mem::take(&mut self.state.other) && self.slow > 0 {
+            self.slow -= 1;
+            let end = End::OutOfTime {
+                reason: "slow".into(),
+                stack: self.journal.stack(&[]),
+            };
+            return Ok((self.made.clone(), Some(end)));
+        }
         self.driver(op);
         self.state.at += 1;
         Ok((self.made.clone(), None))
@@ -286,7 +299,8 @@ fn explored(ops: &[Op], plan: &Plan, bound: u32, reduce: bool) -> Explored {
     let stop = AtomicBool::new(false);
     let toy = Toy::new(ops, plan.clone());
     let mut walker = Walker::new(toy, reduce, &stop).unwrap();
-    let (mut total, choices) = walker.trunk().unwrap();
+    let (walk, choices) = walker.trunk().unwrap();
+    let mut total = walk.explored;
     for choice in choices {
         let Some(what) = What::of(choice.point) else {
             continue;
@@ -297,12 +311,60 @@ fn explored(ops: &[Op], plan: &Plan, bound: u32, reduce: bool) -> Explored {
             what,
             at: Some(choice.time),
         });
-        match walker.unit(Unit { bound, first }).unwrap() {
-            Ok(unit) => total.add(unit),
-            Err(Stopped) => panic!("nobody stopped it"),
+        for bound in 1..=bound {
+            let walk = walker.unit(Unit { bound, first }).unwrap();
+            assert!(walk.left.is_none(), "nobody stopped it");
+            total.add(walk.explored);
         }
     }
     total
+}
+
+/// The unit that deviates at the first choice, on a host that is too slow so
+/// many times.
+fn walked(slow: u32) -> Walk {
+    let stop = AtomicBool::new(false);
+    let ops = [Op::Slow, Op::Allocate(5), Op::Wait];
+    let mut toy = Toy::new(&ops, Plan::default());
+    toy.slow = slow;
+    let mut walker = Walker::new(toy, true, &stop).unwrap();
+    assert!(walker.trunk().unwrap().0.left.is_none());
+    let first = Some(Deviation {
+        number: 0,
+        take: 1,
+        what: What::Device,
+        at: Some(0),
+    });
+    walker.unit(Unit { bound: 1, first }).unwrap()
+}
+
+#[test]
+fn a_unit_that_a_busy_host_ends_is_walked_again() {
+    let walk = walked(1);
+
+    assert!(walk.left.is_none());
+    assert_eq!(walk.explored, walked(0).explored);
+}
+
+#[test]
+fn a_unit_that_takes_too_long_twice_is_left() {
+    let walk = walked(u32::MAX);
+
+    let Some(Left::Late(schedule)) = walk.left else {
+        panic!("{:?}", walk.left);
+    };
+    assert_eq!((schedule.len(), schedule[0].number), (1, 0));
+}
+
+#[test]
+fn schedules_are_counted_once() {
+    let ops = [Op::Attach(5), Op::Allocate(5), Op::Allocate(6)];
+
+    let [none, one, two] = [0, 1, 2].map(|bound| explored(&ops, &Plan::default(), bound, false));
+
+    // The first choice, and at which of three steps the device takes the
+    // page, if at any.
+    assert_eq!([none.runs, one.runs, two.runs], [1, 1 + 4, 1 + 4 + 3]);
 }
 
 fn found(of: &Explored) -> Vec<&str> {

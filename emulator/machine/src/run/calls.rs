@@ -27,6 +27,10 @@ impl Machine {
         let journal = self.board.scenario.journal();
         let stack = journal.stack(&frames);
         let function = journal.name(&name);
+        // KeQueryPerformanceCounter, KeQueryInterruptTime and their kind.
+        if name.starts_with("KeQuery") {
+            self.state.goes_by_time();
+        }
         journal.emit(Event::Call {
             function,
             arguments: call.registers.to_vec(),
@@ -162,6 +166,7 @@ impl Machine {
         match frame.purpose {
             Purpose::Life => {
                 self.state.result = value;
+                self.state.life_goes_on(self.board.scenario.now());
                 self.windows.settle_power(&mut self.board);
             }
             Purpose::Asynchronous => {}

@@ -17,19 +17,25 @@ impl Machine {
     /// [`MachineError::Vm`]: the CPU is inside an instruction.
     pub fn digest(&self) -> Result<u128, MachineError> {
         let mut hasher = Xxh3::new();
-        self.live_memory()?.hash(&mut hasher);
-        // The next call of a routine sets every register.
-        if !self.is_between_calls() {
-            self.board.vm.save_cpu()?.hash(&mut hasher);
-        }
-        self.board.space.save().hash(&mut hasher);
-        self.board.state.hash(&mut hasher);
-        self.board.unit.save().hash(&mut hasher);
-        self.board.gpu.hash(&mut hasher);
-        self.windows.hash(&mut hasher);
+        self.hash_board(&mut hasher)?;
         self.state.hash(&mut hasher);
         self.board.scenario.hash_state(&mut hasher);
         Ok(hasher.digest128())
+    }
+
+    /// Hash everything but what is this room's own and the scenario's.
+    pub(super) fn hash_board(&self, hasher: &mut Xxh3) -> Result<(), MachineError> {
+        self.live_memory()?.hash(hasher);
+        // The next call of a routine sets every register.
+        if !self.is_between_calls() {
+            self.board.vm.save_cpu()?.hash(hasher);
+        }
+        self.board.space.save().hash(hasher);
+        self.board.state.hash(hasher);
+        self.board.unit.save().hash(hasher);
+        self.board.gpu.hash(hasher);
+        self.windows.hash(hasher);
+        Ok(())
     }
 
     /// A digest of memory but for what is dead: what lies below the threads'

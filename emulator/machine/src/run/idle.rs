@@ -155,7 +155,8 @@ impl Machine {
     }
 
     /// One step of the device while no code of the driver runs.
-    fn device_turn(&mut self) -> Result<Option<End>, MachineError> {
+    pub(super) fn device_turn(&mut self) -> Result<Option<End>, MachineError> {
+        self.state.others_go_on(self.board.scenario.now());
         if self.board.step_device() == Stepped::Waiting {
             // Only an access that the scenario holds back is left, and
             // nothing else is going to make it land.
@@ -194,7 +195,7 @@ impl Machine {
     }
 
     /// Another thread that could run now, in turn, so that none is left out.
-    fn other_ready(&mut self) -> Option<usize> {
+    pub(super) fn other_ready(&mut self) -> Option<usize> {
         let (current, count) = (self.state.current, self.state.threads.len());
         for index in (current + 1..count).chain(0..current) {
             if self.state.threads[index].frames.is_empty() {
@@ -215,6 +216,7 @@ impl Machine {
             interrupts: self.board.state.interrupts,
         });
         self.state.current = index;
+        self.state.others_go_on(self.board.scenario.now());
         let parked = self.thread_mut().parked.take();
         let (irql, interrupts) = match &parked {
             Some(parked) => {
@@ -232,7 +234,7 @@ impl Machine {
     }
 
     /// Let virtual time pass up to the next moment that somebody waits for.
-    fn pass_time(&mut self) -> bool {
+    pub(super) fn pass_time(&mut self) -> bool {
         let now = self.board.scenario.now();
         let waits = self
             .state
@@ -254,6 +256,7 @@ impl Machine {
         let vsync = self.board.gpu.next_vsync().filter(|&next| next > now);
         let due = vsync.map_or(due, |next| next.min(due));
         self.board.scenario.advance(due - now);
+        self.state.goes_by_time();
         true
     }
 }

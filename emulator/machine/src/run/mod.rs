@@ -10,6 +10,7 @@ mod digest;
 mod idle;
 mod schedule;
 mod snapshot;
+mod spin;
 pub(crate) mod threads;
 mod traps;
 
@@ -50,6 +51,8 @@ pub(crate) struct RunState {
     pub ended: Option<event::End>,
     /// What the schedule holds back.
     pub held: schedule::Held,
+    /// How long the routine under way takes, and where it was.
+    pub spin: spin::Spin,
     /// Frames for stacks made later.
     pub boot: crate::load::BootFrames,
 }
@@ -116,6 +119,9 @@ impl Machine {
     fn advance(&mut self, limit: &RunLimit<'_>) -> Result<Option<event::End>, MachineError> {
         self.state.pend_late(self.board.scenario.now());
         if let Some(end) = self.expire_timers()? {
+            return Ok(Some(end));
+        }
+        if let Some(end) = self.too_long() {
             return Ok(Some(end));
         }
         let thread = self.thread();
@@ -227,6 +233,12 @@ impl Machine {
             let top = cpu.registers[Gpr::Rsp];
             (Some(cpu), top)
         };
+        let now = self.board.scenario.now();
+        match purpose {
+            Purpose::Life => self.state.life_goes_on(now),
+            Purpose::Asynchronous => self.state.others_go_on(now),
+            Purpose::Nested { .. } | Purpose::Thread => {}
+        }
         let frame = Frame {
             purpose,
             name: call.name,
@@ -313,6 +325,7 @@ impl Machine {
     /// One step of the device, and what it sent.
     pub(crate) fn device_step(&mut self) -> Result<Option<event::End>, MachineError> {
         self.board.step_device();
+        self.state.others_go_on(self.board.scenario.now());
         self.take_messages()
     }
 

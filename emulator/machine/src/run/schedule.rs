@@ -74,6 +74,7 @@ impl Machine {
                 Ok(None)
             }
             ALL => {
+                self.state.others_go_on(self.board.scenario.now());
                 while self.board.device_has_work() {
                     let stepped = self.board.step_device();
                     if let Some(end) = self.take_messages()? {

@@ -36,6 +36,7 @@ impl Machine {
         if self.board.scenario.now() != before {
             // It let time pass: KeStallExecutionProcessor and its kind.
             self.state.release();
+            self.state.goes_by_time();
         }
         if self.state.ended.is_none()
             && self.thread().waiting.is_none()
@@ -43,6 +44,13 @@ impl Machine {
         {
             self.deliver(true)?;
             self.thread_turn()?;
+        }
+        if self.state.ended.is_none()
+            && self.thread().waiting.is_none()
+            && !self.thread().frames.is_empty()
+            && let Some(end) = self.comes_round()?
+        {
+            return Ok(Some(end));
         }
         Ok(self.state.ended.clone())
     }
@@ -149,6 +157,7 @@ impl Machine {
             let page = address.page_base();
             let time = page == layout::SHARED_DATA;
             if time {
+                self.state.goes_by_time();
                 self.windows
                     .executive
                     .refresh_time(&mut self.board)
@@ -257,6 +266,7 @@ impl Machine {
         };
         match intercept.what {
             P::Rdtsc { .. } | P::Rdmsr { msr: 0x10 } => {
+                self.state.goes_by_time();
                 with.value = self.board.scenario.now().saturating_mul(TICKS);
             }
             P::Random { .. } => with.value = self.board.scenario.random(),
