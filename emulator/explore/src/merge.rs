@@ -1,7 +1,7 @@
 //! Results of shards, joined.
 
 use crate::results::{self, Header, Line, Whole};
-use crate::{ExploreError, Explored, Unit};
+use crate::{Defect, ExploreError, Explored, Unit};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -111,6 +111,8 @@ struct Part {
     header: Header,
     units: BTreeMap<Unit, Explored>,
     whole: BTreeSet<Whole>,
+    /// Defects of units that are not there.
+    found: Vec<(String, Defect)>,
 }
 
 impl Part {
@@ -123,10 +125,12 @@ impl Part {
         let mut header: Option<Header> = None;
         let mut units = BTreeMap::new();
         let mut whole = BTreeSet::new();
+        let mut defects = Vec::new();
         results::read(path, &file, |line| {
             match (line, &mut header) {
                 (Line::Header(found), _) => header = Some(found),
                 (Line::Unit(unit, explored), _) => add(&mut units, unit, explored),
+                (Line::Found(key, defect), _) => defects.push((key, defect)),
                 (Line::Bound(bound), Some(header)) => {
                     let deepest = &mut header.bounds.deviations;
                     *deepest = bound.max(*deepest);
@@ -143,6 +147,7 @@ impl Part {
             header,
             units,
             whole,
+            found: defects,
         })
     }
 }
@@ -168,6 +173,7 @@ pub fn merge(paths: &[PathBuf]) -> Result<Merged, ExploreError> {
     let mut units = BTreeMap::new();
     let mut shards: BTreeMap<u32, Shard> = BTreeMap::new();
     let mut unreadable = Vec::new();
+    let mut total = Explored::default();
     for path in paths {
         let found = match Part::read(path) {
             Ok(found) => found,
@@ -189,6 +195,9 @@ pub fn merge(paths: &[PathBuf]) -> Result<Merged, ExploreError> {
             }
             None => header = Some(found.header),
         }
+        for (key, defect) in found.found {
+            total.keep(key, defect);
+        }
         for (unit, explored) in found.units {
             add(&mut units, unit, explored);
         }
@@ -200,7 +209,6 @@ pub fn merge(paths: &[PathBuf]) -> Result<Merged, ExploreError> {
     };
     let of = header.bounds.shard.1;
     header.bounds.shard.0 = 0;
-    let mut total = Explored::default();
     // Which file a unit came from does not show: they are joined in order.
     for explored in units.into_values() {
         total.add(explored);

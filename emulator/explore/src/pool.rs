@@ -249,9 +249,6 @@ impl<'r> Shared<'r> {
                     }
                 };
                 let walk = walker.unit(unit)?;
-                if matches!(walk.left, Some(Left::Stopped)) {
-                    break;
-                }
                 self.keep(unit, walk)?;
             }
             self.progress.units.fetch_add(1, Ordering::Relaxed);
@@ -278,7 +275,7 @@ impl<'r> Shared<'r> {
                     found.timeouts = 1;
                     found.leave_open(why, open);
                 }
-                results.tell(found);
+                results.tell(found)?;
                 false
             }
         };

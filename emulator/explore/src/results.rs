@@ -3,7 +3,7 @@
 //! for each bound of which all units were. A torn last line is a unit that is
 //! walked again.
 
-use crate::{Bounds, ExploreError, Explored, Unit};
+use crate::{Bounds, Defect, ExploreError, Explored, Unit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -46,6 +46,8 @@ pub enum Line {
     Bound(u32),
     /// All units of a bound are above.
     Whole(Whole),
+    /// A defect, by its identity, of a unit that was not walked to its end.
+    Found(String, Defect),
 }
 
 /// A bound that was finished.
@@ -112,6 +114,7 @@ impl Results {
                     }
                 }
                 Line::Unit(unit, explored) => results.take_in(unit, explored),
+                Line::Found(key, defect) => results.find(key, defect),
                 Line::Whole(whole) => {
                     results.whole.insert(whole);
                 }
@@ -167,8 +170,16 @@ impl Results {
     }
 
     /// What was found in a unit that is not to be kept: it is walked again.
-    pub(crate) fn tell(&mut self, explored: Explored) {
+    /// Its defects are kept.
+    pub(crate) fn tell(&mut self, explored: Explored) -> Result<(), ExploreError> {
+        for (key, defect) in &explored.defects {
+            let known = self.total.defects.get(key);
+            if known.is_none_or(|known| defect.order() < known.order()) {
+                self.write(&Line::Found(key.clone(), defect.clone()))?;
+            }
+        }
         self.total.add(explored);
+        Ok(())
     }
 
     /// Keep that all `units` units of a bound are there.
@@ -181,6 +192,12 @@ impl Results {
             self.write(&Line::Whole(whole))?;
         }
         Ok(())
+    }
+
+    fn find(&mut self, key: String, defect: Defect) {
+        if defect.schedule.len() <= self.header.bounds.deviations as usize {
+            self.total.keep(key, defect);
+        }
     }
 
     fn take_in(&mut self, unit: Unit, mut explored: Explored) {
@@ -311,17 +328,19 @@ fn check(line: &Line) -> Result<(), String> {
                 return Err(format!("there is no shard {shard} of {of}"));
             }
         }
-        Line::Unit(_, explored) => {
-            // It names a folder.
-            let named = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-            for defect in explored.defects.values() {
-                let id = &defect.finding;
-                if id.is_empty() || id.len() > 64 || !id.bytes().all(named) {
-                    return Err(format!("there is no finding {id:?}"));
-                }
-            }
-        }
+        Line::Unit(_, explored) => explored.defects.values().try_for_each(named)?,
+        Line::Found(_, defect) => named(defect)?,
         Line::Bound(_) | Line::Whole(_) => {}
+    }
+    Ok(())
+}
+
+/// Is a defect's finding one that a folder can be named by?
+fn named(defect: &Defect) -> Result<(), String> {
+    let named = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let id = &defect.finding;
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(named) {
+        return Err(format!("there is no finding {id:?}"));
     }
     Ok(())
 }

@@ -352,6 +352,44 @@ fn only_shards_that_finished_each_bound_are_whole() {
 }
 
 #[test]
+fn what_a_unit_that_was_left_found_is_kept_and_the_unit_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r");
+    let mut results = Results::open(&path, header()).unwrap();
+    results.tell(found(vec![deviation(4, 1)])).unwrap();
+    drop(results);
+
+    let mut results = Results::open(&path, header()).unwrap();
+
+    assert!(!results.has(unit(1, 4)));
+    assert_eq!(results.total().defects.len(), 1);
+    assert_eq!(results.total().runs, 0, "it is walked again");
+    results.tell(found(vec![deviation(4, 1)])).unwrap();
+    drop(results);
+    let lines = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(lines.matches("\"found\":").count(), 1, "{lines}");
+    assert_eq!(merge(&[path]).unwrap().total.defects.len(), 1);
+}
+
+#[test]
+fn runs_that_were_left_open_are_an_error_in_junit() {
+    let mut total = Explored::default();
+    let open = Open {
+        runs: 2,
+        schedule: vec![deviation(5, 2)],
+    };
+    total.leave_open("a register that dmasan lacks".into(), open);
+
+    let value: serde_json::Value =
+        serde_json::from_str(&json(&header(), &total, (0, 0, 0), Extent::Whole)).unwrap();
+    let junit = junit(&header(), &total, Extent::Whole);
+
+    assert_eq!(value["whole"], false);
+    assert!(junit.contains("errors=\"1\""), "{junit}");
+    assert!(junit.contains("2 runs were not followed"), "{junit}");
+}
+
+#[test]
 fn a_larger_bound_later_is_the_one_that_counts() {
     let folder = tempfile::tempdir().unwrap();
     let path = shard(folder.path(), 0, 1, &[(0, 1), (1, 1)]);

@@ -1,15 +1,18 @@
 //! One worker's walk through the schedules of a unit.
 
+mod left;
 mod subject;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use left::{Left, Walk};
 pub(crate) use subject::{Subject, Walked};
 
 use crate::defect::{Deviation, Judge, What};
 use crate::error::ExploreError;
 use crate::{Explored, Open, Unit};
 use journal::event::End;
+use left::RUN_TIME;
 use machine::vm::RunLimit;
 use scenario::Choice;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -17,10 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// No run takes longer by the host's clock, what others take in between left
-/// out; one that does says nothing. A driver that hangs is found to by its
-/// traps, long before that on most hosts.
-const RUN_TIME: Duration = Duration::from_secs(60);
 /// A unit that the host's clock ends is walked once more: the host may have
 /// been busy.
 const TRIES: u32 = 2;
@@ -79,47 +78,8 @@ struct Cursor<P> {
     point: Point<P>,
 }
 
-/// Why a walk did not come to its end: it is no result.
-#[derive(Debug)]
-pub(crate) enum Left {
-    /// It was stopped from outside.
-    Stopped,
-    /// The host's clock ended the run of this schedule.
-    Late(Vec<Deviation>),
-}
-
-impl Left {
-    /// As the results have it.
-    pub fn open(schedule: &[Deviation]) -> (String, Open) {
-        let why = format!(
-            "it takes more than {} s of this host's time",
-            RUN_TIME.as_secs()
-        );
-        let schedule = schedule.to_vec();
-        (why, Open { runs: 1, schedule })
-    }
-}
-
-/// What came of walking a unit.
-pub(crate) struct Walk {
-    /// What it gave; of one that was left what was found until then.
-    pub explored: Explored,
-    /// Why it was left, if it was.
-    pub left: Option<Left>,
-}
-
 /// What a step of a run made: its choices, and the end if it was the last.
 type Stepped = (Vec<Choice>, Option<End>);
-
-impl Left {
-    /// The same, of the run of this schedule.
-    fn of(self, schedule: &[Deviation]) -> Self {
-        match self {
-            Self::Stopped => Self::Stopped,
-            Self::Late(_) => Self::Late(schedule.to_vec()),
-        }
-    }
-}
 
 enum Ended {
     /// The run's own end.
