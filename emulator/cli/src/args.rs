@@ -140,8 +140,9 @@ pub struct Subject {
     #[arg(long, value_enum, default_value = "succeed")]
     pub framebuffer_pin: FramebufferPin,
 
-    /// Seed of the frames drawn and of the driver's random bytes
-    #[arg(long)]
+    /// Seed of the frames drawn and of the driver's random bytes (below 2^63,
+    /// as TOML has it)
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
 
     /// Choices and workload, as a TOML file
