@@ -17,6 +17,7 @@ pub mod fuzzing;
 mod in_flight;
 mod mirror;
 pub mod spec;
+mod tell;
 #[doc(hidden)]
 pub mod testing;
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! Findings in words: what happened, whose defect it is, what Windows does.
 
-use crate::finding::{
-    AccessFacts, Blame, BreachFacts, Finding, Kind, Outcome, Party, Refusal, Stop,
-};
+use crate::finding::{AccessFacts, Blame, Finding, Outcome, Party, Refusal, Stop};
 use crate::history::Drain;
 use crate::spec::{BUG_CHECK_DMA_VIOLATION, BUS_MASTER_DISABLED, IOMMU_VIOLATION, NOT_MEMORY};
 use crate::text::span;
@@ -433,72 +431,5 @@ pub(crate) fn expected_stop(iova: Iova, refusal: Refusal) -> Stop {
             .into(),
         seen: false,
         continued: false,
-    }
-}
-
-/// What happened where a rule was broken, in a sentence.
-pub(crate) fn breach_summary(kind: Kind, breach: &BreachFacts) -> String {
-    let routine = breach.routine.as_deref().unwrap_or("a routine");
-    match kind {
-        Kind::DoubleFree => format!("{routine}: what it is to free was freed before"),
-        Kind::ForeignMdl => {
-            format!("{routine} was given an MDL or a handle that is not of its kind")
-        }
-        Kind::MdlNotReleased => "an MDL was never released with ExFreePool".to_owned(),
-        Kind::MemoryLeak => "memory was left when the driver was unloaded".to_owned(),
-        Kind::MdlUseAfterFree => {
-            format!("{routine}: an MDL was used after it was freed, or freed while in use")
-        }
-        Kind::PartialAllocationIgnored => {
-            "Windows gave fewer pages than were asked for, and the driver used those that it did \
-             not get"
-                .to_owned()
-        }
-        Kind::WrongIrql => format!("{routine} was called at an IRQL at which it may not be"),
-        Kind::HandleLeak => {
-            "a handle of dxgkrnl's was still open when the adapter was stopped".to_owned()
-        }
-        Kind::ImportForbidden => {
-            "the driver declares that it supports IOMMU isolation, and imports a routine that \
-             such a driver may not"
-                .to_owned()
-        }
-        Kind::CpuUseAfterFree => {
-            "the CPU used memory that the driver had freed or unmapped".to_owned()
-        }
-        Kind::MappedAfterFree => {
-            format!("{routine}: the pages were freed while a mapping still led to them")
-        }
-        Kind::Hang => "the driver went on for longer than it may".to_owned(),
-        _ => format!("{routine}: a rule was broken"),
-    }
-}
-
-/// Why a broken rule is the driver's defect.
-pub(crate) fn breach_blame(kind: Kind) -> &'static str {
-    match kind {
-        Kind::DoubleFree => "it frees the same memory in two places, or twice in one",
-        Kind::ForeignMdl => {
-            "it frees with a routine of another family, or passes a copy or an address inside of \
-             what the allocation returned"
-        }
-        Kind::MdlNotReleased => {
-            "pages and MDL are two things: MmFreePagesFromMdl frees the pages, and the MDL itself \
-             is pool that the driver must free"
-        }
-        Kind::MemoryLeak => "it unloads without a free of all that it allocated",
-        Kind::MdlUseAfterFree => "it frees the MDL before whoever still needs it is done with it",
-        Kind::PartialAllocationIgnored => {
-            "it takes the size that it asked for; the MDL's byte count says what it got"
-        }
-        Kind::WrongIrql => "it calls the routine from a place where the IRQL is not the right one",
-        Kind::HandleLeak => "its DxgkDdiStopDevice does not give back all that it was given",
-        Kind::ImportForbidden => {
-            "memory that such routines give or map is not in the device's domain"
-        }
-        Kind::CpuUseAfterFree => "it keeps a pointer to memory that it has freed or unmapped",
-        Kind::MappedAfterFree => "it frees the pages before it takes the user mapping away",
-        Kind::Hang => "it waits or loops without a limit",
-        _ => "it broke the rule",
     }
 }

@@ -7,6 +7,7 @@
 //! reached through [`iommu::Dma`].
 #![forbid(unsafe_code)]
 
+mod capabilities;
 mod config;
 mod device;
 mod function;

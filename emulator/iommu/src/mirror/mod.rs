@@ -10,8 +10,8 @@ mod tests;
 use crate::bus::{Bus, BusState, Message};
 use crate::dma::{Dma, Remapping};
 use crate::fault::{Fault, FaultReason};
+use crate::tell;
 use crate::translate::{Env, Request, Translate, Translation, is_interrupt_address};
-use journal::event::Event;
 use memory::{Gpa, Iova, PAGE_SIZE, RequesterId};
 use std::cell::RefCell;
 use table::{Entry, Table};
@@ -126,17 +126,7 @@ impl Mirror {
             return Ok(());
         }
         domain.maps = generation;
-        if env.journal().is_enabled() {
-            env.journal().emit(Event::Map {
-                device,
-                iova: mapping.iova,
-                length: mapping.length,
-                target: mapping.target,
-                read: mapping.read,
-                write: mapping.write,
-                generation,
-            });
-        }
+        tell::mapped(env, device, &mapping, generation);
         Ok(())
     }
 
@@ -156,7 +146,7 @@ impl Mirror {
         let range = pages(iova, length)?;
         self.land(env);
         let dropped = self.domain.borrow_mut().table.remove(range);
-        tell_unmap(env, device, iova, length, dropped);
+        tell::unmapped(env, device, (iova, length), dropped);
         Ok(dropped)
     }
 
@@ -166,7 +156,7 @@ impl Mirror {
         let dropped = self.domain.borrow_mut().table.clear();
         // The last page of the address space is the one that the length
         // cannot say.
-        tell_unmap(env, device, Iova(0), !(PAGE_SIZE - 1), dropped);
+        tell::unmapped(env, device, (Iova(0), !(PAGE_SIZE - 1)), dropped);
         dropped
     }
 
@@ -258,17 +248,6 @@ impl Mirror {
     }
 }
 
-fn tell_unmap(env: Env<'_>, device: RequesterId, iova: Iova, length: u64, dropped: u64) {
-    if env.journal().is_enabled() {
-        env.journal().emit(Event::Unmap {
-            device,
-            iova,
-            length,
-            dropped,
-        });
-    }
-}
-
 impl Domain {
     /// What every access asks first.
     #[inline]
@@ -300,22 +279,16 @@ impl Translate for Domain {
         if self.refused.len() < MAX_REFUSED {
             self.refused.push(request);
         }
-        env.journal().emit(Event::Fault {
-            context: request.context,
-            device: request.device,
-            iova: request.iova,
-            write: request.write,
-            reason: reason.code(),
-            // Whether the other unit's records have room is not known here.
-            recorded: true,
-        });
-        Err(Fault {
+        let fault = Fault {
             device: request.device,
             context: request.context,
             iova: request.iova,
             write: request.write,
             reason,
-        })
+        };
+        // Whether the other unit's records have room is not known here.
+        tell::refused(env, &fault, true);
+        Err(fault)
     }
 
     fn peek(&self, _env: Env<'_>, request: Request) -> Option<Gpa> {

@@ -4,6 +4,7 @@ use super::*;
 use crate::testing::parted;
 use crate::{Issued, Landing};
 use journal::Journal;
+use journal::event::Event;
 use memory::GuestMemory;
 use proptest::prelude::*;
 use scenario::Scenario;

@@ -9,8 +9,8 @@ use crate::bus::Bus;
 use crate::fault::{Fault, FaultReason};
 use crate::mirror::{MAX_MAPPINGS, Mapping};
 use crate::spec::virtio::{self as spec, Status, fault, feature, request as code};
+use crate::tell;
 use crate::translate::{Env, Request as Access, Translate, Translation, is_interrupt_address};
-use journal::event::Event;
 use memory::{Gpa, Iova, PAGE_SIZE, RequesterId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -280,7 +280,7 @@ impl Remapper {
         }
         self.maps = range.generation;
         for device in self.members(number) {
-            tell_map(env, device, &mapping(first, &range), range.generation);
+            tell::mapped(env, device, &mapping(first, &range), range.generation);
         }
         Ok(())
     }
@@ -303,7 +303,7 @@ impl Remapper {
         let begin = first & !PAGE_MASK;
         let length = (last - begin).saturating_add(PAGE_SIZE) & !PAGE_MASK;
         for device in self.members(number) {
-            tell_unmap(env, device, (Iova(begin), length), dropped);
+            tell::unmapped(env, device, (Iova(begin), length), dropped);
         }
         Ok(())
     }
@@ -380,12 +380,12 @@ impl Remapper {
         match self.domain_of(device) {
             Some(domain) if !domain.bypass => {
                 for (first, range) in domain.space.ranges() {
-                    tell_map(env, device, &mapping(first, range), range.generation);
+                    tell::mapped(env, device, &mapping(first, range), range.generation);
                 }
             }
             _ => {
                 for all in self.mappings(env, device) {
-                    tell_map(env, device, &all, 0);
+                    tell::mapped(env, device, &all, 0);
                 }
             }
         }
@@ -399,7 +399,7 @@ impl Remapper {
         let lost = self.mappings(env, device).into_iter();
         let dropped: u64 = lost.map(|of| of.length / PAGE_SIZE).sum();
         if dropped != 0 {
-            tell_unmap(env, device, (Iova(0), EVERYTHING), dropped);
+            tell::unmapped(env, device, (Iova(0), EVERYTHING), dropped);
         }
     }
 }
@@ -427,21 +427,15 @@ impl Translate for Remapper {
             self.waiting.push_back(fault_report(report, &access));
         }
         self.faults = self.faults.wrapping_add(1);
-        env.journal().emit(Event::Fault {
-            context: access.context,
-            device: access.device,
-            iova: access.iova,
-            write: access.write,
-            reason: reason.code(),
-            recorded,
-        });
-        Err(Fault {
+        let fault = Fault {
             device: access.device,
             context: access.context,
             iova: access.iova,
             write: access.write,
             reason,
-        })
+        };
+        tell::refused(env, &fault, recorded);
+        Err(fault)
     }
 
     fn peek(&self, _env: Env<'_>, access: Access) -> Option<Gpa> {
@@ -497,25 +491,4 @@ fn fault_report(reason: u8, access: &Access) -> [u8; fault::SIZE] {
         *to = from;
     }
     report
-}
-
-fn tell_map(env: Env<'_>, device: RequesterId, mapping: &Mapping, generation: u32) {
-    env.journal().emit(Event::Map {
-        device,
-        iova: mapping.iova,
-        length: mapping.length,
-        target: mapping.target,
-        read: mapping.read,
-        write: mapping.write,
-        generation,
-    });
-}
-
-fn tell_unmap(env: Env<'_>, device: RequesterId, (iova, length): (Iova, u64), dropped: u64) {
-    env.journal().emit(Event::Unmap {
-        device,
-        iova,
-        length,
-        dropped,
-    });
 }

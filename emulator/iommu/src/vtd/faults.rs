@@ -5,6 +5,7 @@ use super::{Vtd, injected};
 use crate::bus::Message;
 use crate::fault::Fault;
 use crate::spec::registers as reg;
+use crate::tell;
 use crate::translate::{Env, Request};
 use journal::event::Event;
 use memory::RequesterId;
@@ -31,14 +32,7 @@ impl Vtd {
             reason: refusal.reason,
         };
         let recorded = !refusal.silent && self.record(env, &fault);
-        env.journal().emit(Event::Fault {
-            context: fault.context,
-            device: fault.device,
-            iova: fault.iova,
-            write: fault.write,
-            reason: fault.reason.code(),
-            recorded,
-        });
+        tell::refused(env, &fault, recorded);
         fault
     }
 
