@@ -40,8 +40,9 @@ use device::Gpu;
 use iommu::Dma;
 use journal::event::Event;
 use memory::{Gpa, RequesterId};
+pub use pci::VendorRegion;
 use pci::spec::config::CLASS_DISPLAY_OTHER;
-use pci::{Function, Segment, Setup, VendorRegion};
+use pci::{Function, Segment, Setup};
 use scenario::AnswerOf;
 use step::Job;
 

@@ -54,6 +54,17 @@ impl Default for BoardState {
     }
 }
 
+/// A write to the vendor's BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VendorWrite {
+    /// Bytes of the journal before it.
+    pub at: usize,
+    /// Where in the BAR.
+    pub offset: u64,
+    /// The value, of 1 to 8 bytes.
+    pub value: u64,
+}
+
 pub(crate) struct Board {
     pub memory: Arc<GuestMemory>,
     pub scenario: Scenario,
@@ -63,6 +74,8 @@ pub(crate) struct Board {
     pub vm: Vm,
     pub unwinder: Unwinder,
     pub state: BoardState,
+    /// The vendor's BAR, and what was written there: no part of a snapshot.
+    pub vendor: Option<(u8, Vec<VendorWrite>)>,
     /// Follows memory, once a snapshot or a digest was asked for.
     pub tracker: RefCell<Option<Tracker>>,
 }
@@ -166,6 +179,13 @@ impl Board {
 
     /// The driver writes a device register.
     pub fn device_write(&mut self, address: Gpa, size: u8, value: u64) {
+        if let Some((vendor, writes)) = &mut self.vendor
+            && let Some((bar, offset)) = self.gpu.decode(address)
+            && bar == *vendor
+        {
+            let at = self.scenario.journal().len();
+            writes.push(VendorWrite { at, offset, value });
+        }
         let (gpu, dma) = self.device();
         let _ = gpu.mmio_write(dma, address, size, value);
     }

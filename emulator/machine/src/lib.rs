@@ -20,8 +20,9 @@ mod run;
 pub mod vm;
 mod workload;
 
+pub use board::VendorWrite;
 pub use error::MachineError;
-pub use gpu::commands;
+pub use gpu::{VendorRegion, commands};
 pub use load::functions;
 pub use options::{DEFAULT_MEMORY, DEFAULT_QUARANTINE, DEVICE, Options};
 pub use run::{Machine, Snapshot};

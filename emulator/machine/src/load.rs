@@ -133,8 +133,13 @@ impl Machine {
                         [] => options.displays.clone(),
                         displays => displays.to_vec(),
                     },
+                    vendor: options.vendor.clone(),
                     ..GpuConfig::default()
                 }),
+                vendor: options
+                    .vendor
+                    .as_ref()
+                    .map(|region| (region.bar, Vec::new())),
                 space,
                 vm,
                 unwinder: Unwinder::new(),

@@ -1,5 +1,6 @@
 //! What a run is made of.
 
+use gpu::VendorRegion;
 use journal::event;
 use memory::RequesterId;
 use scenario::Plan;
@@ -34,6 +35,9 @@ pub struct Options {
     pub memory: u64,
     /// Displays of the device, in pixels.
     pub displays: Vec<(u32, u32)>,
+    /// A BAR that is nobody's here: what the driver writes there is kept for
+    /// [`Machine::vendor_writes`](crate::Machine::vendor_writes), and it reads as zero.
+    pub vendor: Option<VendorRegion>,
 }
 
 impl Default for Options {
@@ -48,6 +52,7 @@ impl Default for Options {
             quarantine: DEFAULT_QUARANTINE,
             memory: DEFAULT_MEMORY,
             displays: vec![(1024, 768)],
+            vendor: None,
         }
     }
 }

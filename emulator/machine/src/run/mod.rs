@@ -16,7 +16,7 @@ mod traps;
 
 pub use snapshot::Snapshot;
 
-use crate::board::Board;
+use crate::board::{Board, VendorWrite};
 use crate::error::MachineError;
 use crate::vm::patch::PatchTable;
 use crate::vm::{Gpr, Registers, RunLimit, Trap};
@@ -190,6 +190,12 @@ impl Machine {
     #[must_use]
     pub fn windows(&self) -> &Windows {
         &self.windows
+    }
+
+    /// What the driver wrote to the vendor's BAR, if the device has one.
+    #[must_use]
+    pub fn vendor_writes(&self) -> &[VendorWrite] {
+        self.board.vendor.as_ref().map_or(&[], |(_, writes)| writes)
     }
 
     /// Windows and the platform it runs on, for a test that plays the
