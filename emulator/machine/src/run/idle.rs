@@ -139,7 +139,15 @@ impl Machine {
             self.switch_to(other)?;
             return Ok(None);
         }
-        // The driver waits: the device does all it can.
+        self.others_or_hang(
+            "every thread of the driver waits, the device has nothing to do, no interrupt or DPC \
+             is pending and no timer is set",
+        )
+    }
+
+    /// The driver waits: the device does all it can, and then time passes. If
+    /// neither can, it waits for ever.
+    pub(super) fn others_or_hang(&mut self, reason: &str) -> Result<Option<End>, MachineError> {
         if self.board.device_has_work() {
             return self.device_turn();
         }
@@ -147,9 +155,7 @@ impl Machine {
             return Ok(None);
         }
         Ok(Some(End::Hang {
-            reason: "every thread of the driver waits, the device has nothing to do, no \
-                     interrupt or DPC is pending and no timer is set"
-                .to_owned(),
+            reason: reason.to_owned(),
             stack: self.board.stack_id(),
         }))
     }

@@ -131,19 +131,11 @@ impl Machine {
             self.switch_to(other)?;
             return Ok(None);
         }
-        if self.board.device_has_work() {
-            return self.device_turn();
-        }
-        if self.pass_time() {
-            return Ok(None);
-        }
-        Ok(Some(End::Hang {
-            reason: "the driver goes round in a loop: processor, memory and device are as they \
-                     were, the device has nothing to do, no interrupt or DPC can come, no other \
-                     thread can run and no timer is set"
-                .to_owned(),
-            stack: self.board.stack_id(),
-        }))
+        self.others_or_hang(
+            "the driver goes round in a loop: processor, memory and device are as they were, the \
+             device has nothing to do, no interrupt or DPC can come, no other thread can run and \
+             no timer is set",
+        )
     }
 
     fn restart_round(&mut self) {
